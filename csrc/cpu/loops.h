@@ -1,0 +1,44 @@
+// The loops over one tile that are compiled once per instruction set. Everything else on the CPU is compiled once.
+#pragma once
+
+#include "../kernels.h"
+
+namespace vaefast::cpu {
+
+constexpr int64_t kTile = 1024;  // elements; a tile's operands, gradients and values stay in the L1 cache
+
+// Loops that compute in T (float or double), over contiguous arrays of T.
+template <class T>
+struct Loops {
+  // Widen n elements of a dtype to T, times scale; stride 0 repeats the first.
+  using Load = void (*)(const void* from, int64_t stride, int64_t n, double scale, T* to);
+  using Store = void (*)(const T* from, int64_t n, void* to);
+  // value[i] = term(operands[i]), and gradient[k][i] = coef * its derivative by operand k
+  using Map = void (*)(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient);
+
+  Load load[5];                                      // by DType
+  Store store[4];                                    // by DType, floating ones
+  Map value[Terms::size];                            // no gradient
+  Map first[Terms::size];                            // value, and gradient by the first operand
+  Map all[Terms::size];                              // value, and gradient by every operand
+  double (*sum)(const T* x, int64_t n);              // pairs in T, then lanes in double, in a fixed order
+  void (*multiply)(T* x, const T* by, int64_t n);    // x *= by
+  void (*keep)(T* x, const T* mask, int64_t n);      // x = mask != 0 ? x : 0
+  void (*stddev)(const T* logvar, int64_t n, T* s);  // exp(logvar / 2)
+  void (*reparameterize)(const T* mu, const T* s, const float* eps, int64_t n, T* z);
+  void (*adjoint)(const T* grad_z, const T* s, const float* eps, int64_t n, T* grad_mu, T* grad_logvar);  // adds
+};
+
+// The normals of `blocks` (rounded up to 16) blocks of four elements.
+using Normals = void (*)(uint64_t seed, uint64_t offset, uint64_t first_block, int64_t blocks, float* z);
+
+struct Isa {
+  Loops<float> narrow;
+  Loops<double> wide;
+  Normals normals;
+};
+
+extern const Isa kBaseline, kAvx2, kAvx512;
+const Isa& active_isa();
+
+}  // namespace vaefast::cpu

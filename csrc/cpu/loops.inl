@@ -1,0 +1,124 @@
+// Included once per instruction set, inside its target region and namespace (see isa_*.cpp). Plain branch-free loops: the
+// compiler vectorizes them. `ivdep`: a gradient may overwrite its own operand in place, element by element.
+
+inline float widen(float x) { return x; }
+inline double widen(double x) { return x; }
+inline float widen(math::bfloat16 x) { return math::to_float(x); }
+inline float widen(math::float16 x) { return math::to_float(x); }
+inline float widen(uint8_t x) { return float(x); }
+
+template <class To, class From>
+inline To narrow(From x) {
+  if constexpr (std::is_same_v<To, math::bfloat16>) return math::to_bfloat16(float(x));
+  else if constexpr (std::is_same_v<To, math::float16>) return math::to_float16(float(x));
+  else return To(x);
+}
+
+template <class From, class T>
+void load(const void* source, int64_t stride, int64_t n, double scale, T* to) {
+  const From* from = static_cast<const From*>(source);
+  const T factor = T(scale);
+  if (stride == 0) {
+    const T x = T(widen(from[0])) * factor;
+    for (int64_t i = 0; i < n; ++i) to[i] = x;
+  } else {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) to[i] = T(widen(from[i])) * factor;
+  }
+}
+
+template <class To, class T>
+void store(const T* from, int64_t n, void* target) {
+  To* to = static_cast<To*>(target);
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) to[i] = narrow<To>(from[i]);
+}
+
+template <class Term, class T, int gradients, size_t... k>
+inline void map_operands(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient,
+                         std::index_sequence<k...>) {
+  const T* const in[] = {operand[k]...};
+  T* const out[] = {(k < gradients ? gradient[k] : nullptr)...};
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    T d[Term::arity] = {};
+    if constexpr (gradients > 0) Term::gradient(in[k][i]..., d);
+    value[i] = Term::value(in[k][i]...);
+    ((k < gradients ? void(out[k][i] = coef * d[k]) : void()), ...);
+  }
+}
+
+template <class Term, class T, int gradients>
+void map(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient) {
+  map_operands<Term, T, gradients>(operand, n, coef, value, gradient, std::make_index_sequence<Term::arity>());
+}
+
+template <class T>
+double sum(const T* x, int64_t n) {
+  constexpr int lanes = 8;
+  double lane[lanes] = {};
+  int64_t i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes)
+    for (int j = 0; j < lanes; ++j) lane[j] += double(x[i + j] + x[i + lanes + j]);
+  for (int j = 0; i < n; ++i, j = (j + 1) % lanes) lane[j] += double(x[i]);
+  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+template <class T>
+void multiply(T* x, const T* by, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) x[i] *= by[i];
+}
+
+template <class T>
+void keep(T* x, const T* mask, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) x[i] = mask[i] != T(0) ? x[i] : T(0);
+}
+
+template <class T>
+void stddev(const T* logvar, int64_t n, T* s) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) s[i] = math::exp(T(0.5) * logvar[i]);
+}
+
+template <class T>
+void reparameterize(const T* mu, const T* s, const float* eps, int64_t n, T* z) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) z[i] = mu[i] + s[i] * T(eps[i]);
+}
+
+template <class T>
+void adjoint(const T* grad_z, const T* s, const float* eps, int64_t n, T* grad_mu, T* grad_logvar) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    grad_mu[i] += grad_z[i];
+    grad_logvar[i] += T(0.5) * s[i] * T(eps[i]) * grad_z[i];
+  }
+}
+
+void normals(uint64_t seed, uint64_t offset, uint64_t first_block, int64_t blocks, float* z) {
+  // A whole number of vectors, so that an element's bits do not depend on where its row ends.
+  const int64_t padded = (blocks + 15) / 16 * 16;
+#pragma GCC ivdep
+  for (int64_t b = 0; b < padded; ++b) {
+    float four[4];
+    math::normal4(seed, offset, first_block + uint64_t(b), four);
+    for (int j = 0; j < 4; ++j) z[4 * b + j] = four[j];
+  }
+}
+
+template <class T, class... Term>
+constexpr Loops<T> loops(TermList<Term...>) {
+  return {{load<float>, load<double>, load<math::bfloat16>, load<math::float16>, load<uint8_t>},
+          {store<float>, store<double>, store<math::bfloat16>, store<math::float16>},
+          {map<Term, T, 0>...},
+          {map<Term, T, 1>...},
+          {map<Term, T, Term::arity>...},
+          sum,
+          multiply,
+          keep,
+          stddev,
+          reparameterize,
+          adjoint};
+}

@@ -1,0 +1,247 @@
+// The sweep on the CPU: cuts the work into tiles, brings each tile into L1 in the compute type, runs the loops of the
+// instruction set in use over it, and writes the outputs back. Threads are the caller's (ops/run.cpp).
+#include <algorithm>
+#include <type_traits>
+
+#include "loops.h"
+
+namespace vaefast::cpu {
+namespace {
+
+// Whole rows where they are short, part of one row where it is long.
+struct Tiling {
+  int64_t rows_per_tile, row_tiles, col_tiles;
+
+  explicit Tiling(const SweepArgs& a) {
+    rows_per_tile = a.cols > 0 ? std::max<int64_t>(1, kTile / a.cols) : 1;
+    row_tiles = (a.rows + rows_per_tile - 1) / rows_per_tile;
+    col_tiles = (a.cols + kTile - 1) / kTile;
+  }
+};
+
+struct Tile {
+  int64_t row, col, rows, cols;  // first row and column, and how many
+
+  int64_t size() const { return rows * cols; }
+};
+
+int64_t itemsize(DType dtype) {
+  constexpr int64_t bytes[] = {4, 8, 2, 2, 1};
+  return bytes[int(dtype)];
+}
+
+char* at(const View& v, int64_t row, int64_t col) {
+  return static_cast<char*>(v.data) + (row * v.row_stride + col * v.col_stride) * itemsize(v.dtype);
+}
+
+template <class T>
+constexpr DType kComputeType = std::is_same_v<T, float> ? DType::f32 : DType::f64;
+
+// Whether the tile's elements of v lie one after another, as T.
+template <class T>
+bool is_direct(const View& v, const Tile& t) {
+  return v.dtype == kComputeType<T> && v.col_stride == 1 && (t.rows == 1 || v.row_stride == t.cols);
+}
+
+// The tile of v as contiguous T: where it lies if it is that already, else brought into `buffer`.
+template <class T>
+const T* gather(const Loops<T>& loops, const View& v, const Tile& t, double scale, T* buffer) {
+  if (scale == 1 && is_direct<T>(v, t)) return reinterpret_cast<const T*>(at(v, t.row, t.col));
+  const auto load = loops.load[int(v.dtype)];
+  if (v.col_stride == 0 && v.row_stride == 0) {
+    load(v.data, 0, t.size(), scale, buffer);
+  } else {
+    for (int64_t r = 0; r < t.rows; ++r) load(at(v, t.row + r, t.col), v.col_stride, t.cols, scale, buffer + r * t.cols);
+  }
+  return buffer;
+}
+
+// Writes a tile out: elementwise, or its row sums into `partial`.
+template <class T>
+void scatter(const Loops<T>& loops, const T* x, const View& v, const Tile& t, double* partial, int64_t col_tiles) {
+  if (v.col_stride == 0) {
+    double* slot = partial + t.row * col_tiles + t.col / kTile;
+    for (int64_t r = 0; r < t.rows; ++r) slot[r * col_tiles] = loops.sum(x + r * t.cols, t.cols);
+  } else if (x != reinterpret_cast<const T*>(at(v, t.row, t.col))) {
+    const auto store = loops.store[int(v.dtype)];
+    for (int64_t r = 0; r < t.rows; ++r) store(x + r * t.cols, t.cols, at(v, t.row + r, t.col));
+  }
+}
+
+int operand_count(const SweepArgs& a) { return a.term < 0 ? 2 : Terms::arity[a.term]; }
+
+bool sums_value(const SweepArgs& a) { return a.term >= 0 && a.value.col_stride == 0 && (a.value.data || a.total); }
+bool sums_gradient(const SweepArgs& a, int k) { return a.grad[k].data && a.grad[k].col_stride == 0; }
+
+template <class T>
+class TileRunner {
+ public:
+  TileRunner(const SweepArgs& args, const Loops<T>& loops, Normals normals, double* partial)
+      : a_(args), tiling_(args), loops_(loops), normals_(normals), partial_(partial) {}
+
+  void run(const Tile& t) {
+    const int operands = operand_count(a_);
+    for (int k = 0; k < operands; ++k) {
+      const double scale = a_.term >= 0 && k == Terms::target[a_.term] ? a_.target_scale : 1;
+      operand_[k] = gather(loops_, a_.operand[k], t, scale, operand_buffer_[k]);
+      const View& g = a_.grad[k];
+      const bool direct = g.data && g.col_stride == 1 && is_direct<T>(g, t);
+      gradient_[k] = direct ? reinterpret_cast<T*>(at(g, t.row, t.col)) : gradient_buffer_[k];
+    }
+    if (a_.term >= 0) apply_term(t, operands);
+    if (a_.sampling.samples > 0) sample(t);
+
+    double* partial = partial_;
+    if (sums_value(a_)) {
+      View rows;  // row sums, wherever they go from the partial sums
+      scatter(loops_, value_, rows, t, partial, tiling_.col_tiles);
+      partial += a_.rows * tiling_.col_tiles;
+    } else if (a_.value.data) {
+      scatter(loops_, value_, a_.value, t, partial, tiling_.col_tiles);
+    }
+    for (int k = 0; k < operands; ++k) {
+      if (!a_.grad[k].data) continue;
+      scatter(loops_, gradient_[k], a_.grad[k], t, partial, tiling_.col_tiles);
+      if (sums_gradient(a_, k)) partial += a_.rows * tiling_.col_tiles;
+    }
+  }
+
+ private:
+  void apply_term(const Tile& t, int operands) {
+    bool any = false, beyond_first = false;
+    for (int k = 0; k < operands; ++k) {
+      any |= a_.grad[k].data != nullptr;
+      beyond_first |= k > 0 && a_.grad[k].data;
+    }
+    const auto* maps = !any ? loops_.value : beyond_first ? loops_.all : loops_.first;
+    const int64_t n = t.size();
+    const bool uniform = !a_.coef.data || (a_.coef.col_stride == 0 && (t.rows == 1 || a_.coef.row_stride == 0));
+    T coef = T(a_.scale);
+    if (a_.coef.data && uniform) {
+      T c;
+      loops_.load[int(a_.coef.dtype)](at(a_.coef, t.row, t.col), 0, 1, 1, &c);
+      coef = T(a_.scale * c);
+    }
+    maps[a_.term](operand_, n, coef, value_, gradient_);
+
+    const int computed = !any ? 0 : beyond_first ? operands : 1;
+    if (!uniform && computed > 0) {
+      const T* c = gather(loops_, a_.coef, t, 1, scratch_);
+      for (int k = 0; k < computed; ++k) loops_.multiply(gradient_[k], c, n);
+    }
+    if (a_.mask.data) {
+      const T* mask = gather(loops_, a_.mask, t, 1, scratch_);
+      loops_.keep(value_, mask, n);
+      for (int k = 0; k < computed; ++k) loops_.keep(gradient_[k], mask, n);
+    }
+    if (const int k = Terms::target[a_.term]; k >= 0 && k < computed && a_.target_scale != 1) {
+      std::fill_n(scratch_, n, T(a_.target_scale));  // the chain rule through x * target_scale
+      loops_.multiply(gradient_[k], scratch_, n);
+    }
+  }
+
+  void sample(const Tile& t) {
+    const Sampling& s = a_.sampling;
+    const int64_t n = t.size();
+    const bool backward = s.grad_z.data != nullptr;
+    if (backward && a_.term < 0) {
+      std::fill_n(gradient_[0], n, T(0));
+      std::fill_n(gradient_[1], n, T(0));
+    }
+    loops_.stddev(operand_[1], n, stddev_);
+    for (int64_t k = 0; k < s.samples; ++k) {
+      const int64_t row = k * a_.rows + t.row;
+      const uint64_t first = uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col);
+      normals_(s.seed, s.offset, first / 4, (int64_t(first % 4) + n + 3) / 4, normal_buffer_);
+      const float* eps = normal_buffer_ + first % 4;
+      const Tile out{row, t.col, t.rows, t.cols};
+      if (backward) {
+        loops_.adjoint(gather(loops_, s.grad_z, out, 1, scratch_), stddev_, eps, n, gradient_[0], gradient_[1]);
+      } else {
+        T* z = is_direct<T>(s.z, out) ? reinterpret_cast<T*>(at(s.z, out.row, out.col)) : scratch_;
+        loops_.reparameterize(operand_[0], stddev_, eps, n, z);
+        scatter(loops_, z, s.z, out, partial_, tiling_.col_tiles);
+      }
+    }
+  }
+
+  const SweepArgs& a_;
+  const Tiling tiling_;
+  const Loops<T>& loops_;
+  const Normals normals_;
+  double* const partial_;
+  const T* operand_[kMaxOperands];
+  T* gradient_[kMaxOperands];
+  alignas(64) T operand_buffer_[kMaxOperands][kTile], gradient_buffer_[kMaxOperands][kTile];
+  alignas(64) T value_[kTile], scratch_[kTile], stddev_[kTile];
+  alignas(64) float normal_buffer_[kTile + 128];  // a tile, its start within a block of 4, and a whole vector more
+};
+
+template <class T>
+void run(const SweepArgs& a, const Loops<T>& loops, Normals normals, double* partial, int64_t begin, int64_t end) {
+  const Tiling tiling(a);
+  TileRunner<T> runner(a, loops, normals, partial);
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t row = i / tiling.col_tiles * tiling.rows_per_tile, col = i % tiling.col_tiles * kTile;
+    runner.run({row, col, std::min(tiling.rows_per_tile, a.rows - row), std::min(kTile, a.cols - col)});
+  }
+}
+
+double total(const SweepArgs& a, const double* row_sums) {
+  double sum = 0;
+  for (int64_t r = 0; r < a.rows; ++r) {
+    double coef = 1;
+    if (a.coef.data) active_isa().wide.load[int(a.coef.dtype)](at(a.coef, r, 0), 0, 1, 1, &coef);
+    sum += coef * row_sums[r];
+  }
+  return a.scale * sum;
+}
+
+}  // namespace
+
+int64_t tile_count(const SweepArgs& a) {
+  const Tiling tiling(a);
+  return tiling.row_tiles * tiling.col_tiles;
+}
+
+int64_t partial_count(const SweepArgs& a) {
+  int64_t outputs = sums_value(a);
+  for (int k = 0; k < operand_count(a); ++k) outputs += sums_gradient(a, k);
+  return outputs * a.rows * Tiling(a).col_tiles;
+}
+
+void run_tiles(const SweepArgs& a, double* partial, int64_t begin, int64_t end) {
+  const Isa& isa = active_isa();
+  if (a.wide) run<double>(a, isa.wide, isa.normals, partial, begin, end);
+  else run<float>(a, isa.narrow, isa.normals, partial, begin, end);
+}
+
+void finish(const SweepArgs& a, double* partial) {
+  const Loops<double>& loops = active_isa().wide;
+  const int64_t col_tiles = Tiling(a).col_tiles;
+  // Leaves the row sums in the first a.rows slots of the output that `partial` points at.
+  const auto add_tiles = [&] {
+    for (int64_t r = 0; r < a.rows && col_tiles != 1; ++r) {
+      double s = 0;
+      for (int64_t c = 0; c < col_tiles; ++c) s += partial[r * col_tiles + c];
+      partial[r] = s;
+    }
+  };
+  if (sums_value(a)) {
+    add_tiles();
+    if (a.value.data) loops.store[int(a.value.dtype)](partial, a.rows, a.value.data);
+    if (a.total) *a.total = total(a, partial);
+    partial += a.rows * col_tiles;
+  }
+  for (int k = 0; k < operand_count(a); ++k) {
+    if (!sums_gradient(a, k)) continue;
+    add_tiles();
+    const View& g = a.grad[k];
+    double sum = 0;
+    for (int64_t r = 0; r < a.rows; ++r) sum += partial[r];
+    loops.store[int(g.dtype)](&sum, 1, g.data);
+    partial += a.rows * col_tiles;
+  }
+}
+
+}  // namespace vaefast::cpu

@@ -1,0 +1,25 @@
+// The host/device qualifier and bit casts. Everything under math/ is pure: no torch, no CUDA runtime, no state.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define VAEFAST_HD __host__ __device__ __forceinline__
+#else
+// always_inline: each instruction set inlines its own copy, so that no out-of-line copy compiled for a newer
+// machine can be picked by the linker for an older one.
+#define VAEFAST_HD inline __attribute__((always_inline))
+#endif
+
+namespace vaefast::math {
+
+template <class To, class From>
+VAEFAST_HD To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+}  // namespace vaefast::math

@@ -1,0 +1,181 @@
+// The operators, and their registration. Python (vaefast/_ops.py) adds the fake kernels; autograd lives in Python too.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <limits>
+#include <mutex>
+#include <tuple>
+
+#include "sweep.h"
+
+namespace vaefast {
+namespace {
+
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+using Tensors = std::vector<Tensor>;
+
+double loss_scale(const std::string& reduction, int64_t rows) {
+  if (reduction == "mean") return 1.0 / double(rows);
+  TORCH_CHECK_VALUE(reduction == "sum" || reduction == "none" || reduction == "elementwise",
+                    "vaefast: reduction must be 'none', 'sum', 'mean' or 'elementwise', got '", reduction, "'");
+  return 1.0;
+}
+
+// The mean over no samples is NaN, as in torch.
+double or_nan(double total, const std::string& reduction, int64_t rows) {
+  return rows == 0 && reduction == "mean" ? std::numeric_limits<double>::quiet_NaN() : total;
+}
+
+std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, const OptionalTensor& mask,
+                                    const OptionalTensor& coef, std::string reduction, int64_t batch_dims,
+                                    double target_scale, int64_t gradients, bool value) {
+  TORCH_CHECK_VALUE(!operands.empty(), "vaefast: row_sum needs operands");
+  Sweep sweep(find_term(term), operands, batch_dims);
+  sweep.args.target_scale = target_scale;
+  sweep.set_mask(mask);
+  sweep.set_coef(loss_scale(reduction, sweep.args.rows), coef);
+  const bool scalar = reduction == "sum" || reduction == "mean";
+  Tensor out;
+  if (!value) out = at::empty({0}, sweep.options());
+  else if (scalar) sweep.want_total();
+  else out = reduction == "none" ? sweep.want_row_sums() : sweep.want_elementwise();
+  Tensors grads = sweep.want_gradients(gradients);
+  sweep.run();
+  if (value && scalar) out = sweep.scalar(or_nan(sweep.total(), reduction, sweep.args.rows));
+  return {out, grads};
+}
+
+// loss = reduction over the batch of weight * (beta * KL - log-likelihood); kl_weight stands for weight * beta where beta
+// is a tensor.
+std::tuple<Tensor, Tensor, Tensor, Tensors> elbo(std::string likelihood, at::TensorList operands, at::TensorList latent,
+                                                 const OptionalTensor& mask, const OptionalTensor& weight,
+                                                 const OptionalTensor& kl_weight, double beta, std::string reduction,
+                                                 int64_t batch_dims, double target_scale, int64_t gradients,
+                                                 OptionalTensor out) {
+  TORCH_CHECK_VALUE(!operands.empty() && !latent.empty(), "vaefast: elbo needs operands and latent");
+  Sweep fit(find_term(likelihood), operands, batch_dims);
+  Sweep kl(find_term(latent.size() == 2 ? "gaussian_kl" : "gaussian_kl_pair"), latent, batch_dims);
+  TORCH_CHECK_VALUE(fit.args.rows == kl.args.rows, "vaefast: elbo got ", fit.args.rows, " samples of data and ",
+                    kl.args.rows, " of latents");
+  TORCH_CHECK_VALUE(reduction == "sum" || reduction == "mean", "vaefast: elbo reduces by 'sum' or 'mean'");
+  const double scale = loss_scale(reduction, fit.args.rows);
+  fit.args.target_scale = target_scale;
+  fit.set_mask(mask);
+  fit.set_coef(-scale, weight);
+  kl.set_coef(scale * beta, kl_weight);
+  Tensor fit_rows = fit.want_row_sums(), kl_rows = kl.want_row_sums();
+  fit.want_total();
+  kl.want_total();
+  Tensors grads = fit.want_gradients(gradients & ((1 << operands.size()) - 1), out);
+  const Tensors kl_grads = kl.want_gradients(gradients >> operands.size());
+  grads.insert(grads.end(), kl_grads.begin(), kl_grads.end());
+  fit.run();
+  kl.run();
+  fit.args.wide |= kl.args.wide;
+  return {fit.scalar(or_nan(fit.total() + kl.total(), reduction, fit.args.rows)), fit_rows, kl_rows, grads};
+}
+
+// One draw from the generator keys the noise of a whole call.
+Tensor draw_key(const std::optional<at::Generator>& generator) {
+  auto* g = at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
+  Tensor key = at::empty({2}, at::kLong);
+  const std::lock_guard<std::mutex> lock(g->mutex_);
+  key.mutable_data_ptr<int64_t>()[0] = int64_t(g->random64());
+  key.mutable_data_ptr<int64_t>()[1] = 0;
+  return key;
+}
+
+// A key is (seed, offset) as two int64. num_samples -1: one sample, without the leading dimension.
+void set_sampling(Sweep& sweep, const Tensor& key, int64_t num_samples) {
+  TORCH_CHECK_VALUE(key.scalar_type() == at::kLong && key.numel() == 2 && key.is_contiguous(),
+                    "vaefast: a noise key is two int64");
+  Sampling& s = sweep.args.sampling;
+  s.samples = num_samples < 0 ? 1 : num_samples;
+  s.seed = uint64_t(key.const_data_ptr<int64_t>()[0]);
+  s.offset = uint64_t(key.const_data_ptr<int64_t>()[1]);
+}
+
+View sample_view(const Sweep& sweep, const Tensor& z) {
+  return {z.mutable_data_ptr(), z.scalar_type() == at::kFloat      ? DType::f32
+                                : z.scalar_type() == at::kDouble   ? DType::f64
+                                : z.scalar_type() == at::kBFloat16 ? DType::bf16
+                                                                   : DType::f16,
+          sweep.args.cols, 1};
+}
+
+int sampling_term(at::TensorList latent, bool kl) {
+  return !kl ? -1 : find_term(latent.size() == 2 ? "gaussian_kl" : "gaussian_kl_pair");
+}
+
+std::tuple<Tensor, Tensor, Tensor> rsample(at::TensorList latent, const OptionalTensor& given_key, int64_t num_samples,
+                                           bool kl, int64_t batch_dims, std::optional<at::Generator> generator) {
+  TORCH_CHECK_VALUE(!latent.empty(), "vaefast: rsample needs mu and logvar");
+  Sweep sweep(sampling_term(latent, kl), latent, batch_dims);
+  const Tensor key = given_key ? *given_key : draw_key(generator);
+  std::vector<int64_t> shape = sweep.shape().vec();
+  if (num_samples >= 0) shape.insert(shape.begin(), num_samples);
+  const Tensor z = at::empty(shape, latent[0].options().memory_format(at::MemoryFormat::Contiguous));
+  const Tensor sums = kl ? sweep.want_row_sums() : at::empty({0}, sweep.options());
+  set_sampling(sweep, key, num_samples);
+  sweep.args.sampling.z = sample_view(sweep, z);
+  sweep.run();
+  return {z, sums, key};
+}
+
+Tensors rsample_backward(at::TensorList latent, const Tensor& key, const OptionalTensor& grad_z,
+                         const OptionalTensor& grad_kl, int64_t num_samples, int64_t batch_dims, int64_t gradients) {
+  TORCH_CHECK_VALUE(!latent.empty(), "vaefast: rsample_backward needs mu and logvar");
+  Sweep sweep(sampling_term(latent, grad_kl.has_value()), latent, batch_dims);
+  sweep.set_coef(1, grad_kl);
+  Tensor upstream;
+  if (grad_z) {
+    upstream = grad_z->contiguous();
+    TORCH_CHECK_VALUE(upstream.numel() == (num_samples < 0 ? 1 : num_samples) * latent[0].numel(),
+                      "vaefast: grad_z has shape ", upstream.sizes());
+    set_sampling(sweep, key, num_samples);
+    sweep.args.sampling.grad_z = sample_view(sweep, upstream);
+  }
+  Tensors grads = sweep.want_gradients(gradients);
+  sweep.run();
+  return grads;
+}
+
+// Multiplies gradients that the forward pass left by the upstream gradient, in place; where that is 1, nothing is touched.
+void scale_(at::TensorList tensors, const Tensor& factor) {
+  if (factor.item<double>() == 1.0) return;
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  for (const Tensor& t : tensors) Tensor(t).mul_(factor);
+}
+
+}  // namespace
+
+TORCH_LIBRARY(vaefast, m) {
+  m.def(
+      "row_sum(str term, Tensor[] operands, Tensor? mask, Tensor? coef, str reduction, int batch_dims, "
+      "float target_scale, int gradients, bool value) -> (Tensor, Tensor[])");
+  m.def(
+      "elbo(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
+      "float beta, str reduction, int batch_dims, float target_scale, int gradients, Tensor(a!)? out=None) "
+      "-> (Tensor, Tensor, Tensor, Tensor[])");
+  m.def(
+      "rsample(Tensor[] latent, Tensor? key, int num_samples, bool kl, int batch_dims, Generator? generator) "
+      "-> (Tensor, Tensor, Tensor)",
+      {at::Tag::nondeterministic_seeded});
+  m.def(
+      "rsample_backward(Tensor[] latent, Tensor key, Tensor? grad_z, Tensor? grad_kl, int num_samples, int batch_dims, "
+      "int gradients) -> Tensor[]");
+  m.def("scale_(Tensor(a!)[] tensors, Tensor factor) -> ()");
+}
+
+TORCH_LIBRARY_IMPL(vaefast, CPU, m) {
+  m.impl("row_sum", row_sum);
+  m.impl("elbo", elbo);
+  m.impl("rsample", rsample);
+  m.impl("rsample_backward", rsample_backward);
+  m.impl("scale_", scale_);
+}
+
+}  // namespace vaefast

@@ -1,0 +1,159 @@
+#include "sweep.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <memory>
+
+namespace vaefast {
+namespace {
+
+// Tiles per task: about 16 thousand elements, a few times what starting a thread costs.
+constexpr int64_t kGrain = 16;
+
+DType dtype_of(const at::Tensor& t) {
+  switch (t.scalar_type()) {
+    case at::kFloat: return DType::f32;
+    case at::kDouble: return DType::f64;
+    case at::kBFloat16: return DType::bf16;
+    case at::kHalf: return DType::f16;
+    case at::kByte:
+    case at::kBool: return DType::u8;
+    default: TORCH_CHECK_TYPE(false, "vaefast: no kernel reads ", t.scalar_type(), " tensors");
+  }
+}
+
+// The one stride by which dimensions [begin, end) of t advance together, or -1 where there is none.
+int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end) {
+  int64_t innermost = -1, expected = -1;
+  for (int64_t d = end - 1; d >= begin; --d) {
+    if (t.size(d) == 1) continue;
+    if (innermost < 0) innermost = t.stride(d);
+    else if (t.stride(d) != expected) return -1;
+    expected = t.stride(d) * t.size(d);
+  }
+  return innermost < 0 ? 0 : innermost;
+}
+
+}  // namespace
+
+int find_term(const std::string& name) {
+  for (int i = 0; i < Terms::size; ++i) {
+    if (name == Terms::names[i]) return i;
+  }
+  std::string known;
+  for (const char* each : Terms::names) known += std::string(known.empty() ? "" : ", ") + each;
+  TORCH_CHECK_VALUE(false, "vaefast: no term is named '", name, "'; there are ", known);
+}
+
+Sweep::Sweep(int term, at::TensorList operands, int64_t batch_dims)
+    : like_(operands[0]), shape_(like_.sizes()), batch_dims_(batch_dims) {
+  const int64_t arity = term < 0 ? 2 : Terms::arity[term];
+  const int target = term < 0 ? -1 : Terms::target[term];
+  TORCH_CHECK_VALUE(int64_t(operands.size()) == arity, "vaefast: ", term < 0 ? "sampling" : Terms::names[term], " takes ",
+                    arity, " operands, got ", operands.size());
+  TORCH_CHECK_VALUE(0 <= batch_dims && batch_dims <= like_.dim(), "vaefast: batch_dims is ", batch_dims,
+                    " but the first operand has ", like_.dim(), " dimensions");
+  args.term = term;
+  args.rows = c10::multiply_integers(shape_.slice(0, batch_dims));
+  args.cols = c10::multiply_integers(shape_.slice(batch_dims));
+  for (int k = 0; k < arity; ++k) {
+    const at::Tensor& t = operands[k];
+    TORCH_CHECK_TYPE(t.is_floating_point() || k == target, "vaefast: operand ", k, " must be floating point, got ",
+                     t.scalar_type());
+    TORCH_CHECK_VALUE(t.device() == like_.device(), "vaefast: operand ", k, " is on ", t.device(),
+                      " but the first operand is on ", like_.device());
+    TORCH_CHECK_VALUE(t.sizes() == shape_ || t.numel() == 1, "vaefast: operand ", k, " has shape ", t.sizes(),
+                      " but the first operand has shape ", shape_);
+    args.wide |= t.scalar_type() == at::kDouble && k != target;
+    args.operand[k] = view(t);
+    operands_.push_back(t);
+  }
+}
+
+at::TensorOptions Sweep::options() const { return like_.options().dtype(args.wide ? at::kDouble : at::kFloat); }
+
+View Sweep::view(const at::Tensor& tensor) {
+  const DType dtype = dtype_of(tensor);
+  const auto pointer = [](const at::Tensor& t) { return const_cast<void*>(t.const_data_ptr()); };
+  if (tensor.sizes() != shape_ && tensor.numel() == 1) return {pointer(tensor), dtype, 0, 0};
+  TORCH_CHECK_VALUE(tensor.sizes() == shape_ || tensor.sizes() == batch_shape(), "vaefast: expected a tensor of shape ",
+                    shape_, " or ", batch_shape(), ", got ", tensor.sizes());
+  const bool full = tensor.dim() == like_.dim();
+  at::Tensor t = tensor;
+  int64_t row = joint_stride(t, 0, batch_dims_), col = joint_stride(t, batch_dims_, t.dim());
+  if (row < 0 || col < 0 || col > 1) {
+    alive_.push_back(t = tensor.contiguous());
+    row = joint_stride(t, 0, batch_dims_), col = joint_stride(t, batch_dims_, t.dim());
+  }
+  if (full && args.cols == 1) col = 1;  // so that one column is read as a contiguous vector where it is one
+  return {pointer(t), dtype, row, col};
+}
+
+View Sweep::write_view(const at::Tensor& t) {
+  View v = view(t);
+  if (t.sizes() == shape_) v.col_stride = 1;
+  TORCH_INTERNAL_ASSERT(v.data == t.const_data_ptr(), "an output cannot be a copy");
+  v.data = t.mutable_data_ptr();
+  return v;
+}
+
+void Sweep::set_mask(const std::optional<at::Tensor>& mask) {
+  if (!mask) return;
+  TORCH_CHECK_TYPE(mask->scalar_type() == at::kBool, "vaefast: mask must be bool, got ", mask->scalar_type());
+  args.mask = view(*mask);
+}
+
+void Sweep::set_coef(double scale, const std::optional<at::Tensor>& coef) {
+  args.scale = scale;
+  if (coef) args.coef = view(*coef);
+}
+
+at::Tensor Sweep::want_row_sums() {
+  at::Tensor sums = at::empty(batch_shape(), options());
+  args.value = {sums.mutable_data_ptr(), dtype_of(sums), 1, 0};
+  return sums;
+}
+
+at::Tensor Sweep::want_elementwise() {
+  at::Tensor values = at::empty(shape_, options());
+  args.value = write_view(values);
+  return values;
+}
+
+std::vector<at::Tensor> Sweep::want_gradients(int64_t mask, const std::optional<at::Tensor>& first) {
+  std::vector<at::Tensor> gradients;
+  for (size_t k = 0; k < operands_.size(); ++k) {
+    if (!(mask >> k & 1)) continue;
+    const at::Tensor& t = operands_[k];
+    TORCH_CHECK_TYPE(t.is_floating_point(), "vaefast: operand ", k, " of type ", t.scalar_type(), " has no gradient");
+    at::Tensor g;
+    if (k == 0 && first) {
+      g = *first;
+      TORCH_CHECK_VALUE(g.sizes() == shape_ && g.dtype() == t.dtype() && g.is_contiguous(),
+                        "vaefast: the first gradient's place must be contiguous and like its operand");
+    } else {
+      g = at::empty(t.sizes(), t.options().memory_format(at::MemoryFormat::Contiguous));
+    }
+    args.grad[k] = write_view(g);
+    gradients.push_back(g);
+  }
+  return gradients;
+}
+
+void Sweep::run() {
+  const std::unique_ptr<double[]> partial(new double[cpu::partial_count(args)]);
+  at::parallel_for(0, cpu::tile_count(args), kGrain,
+                   [&](int64_t begin, int64_t end) { cpu::run_tiles(args, partial.get(), begin, end); });
+  cpu::finish(args, partial.get());
+}
+
+at::Tensor Sweep::scalar(double value) const {
+  at::Tensor t = at::empty({}, options());
+  if (args.wide) *t.mutable_data_ptr<double>() = value;
+  else *t.mutable_data_ptr<float>() = float(value);
+  return t;
+}
+
+}  // namespace vaefast

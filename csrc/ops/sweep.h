@@ -1,0 +1,55 @@
+// Builds the kernels' plain arguments from tensors: dtypes, strides, allocation of outputs. The ops are thin users.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "../kernels.h"
+
+namespace vaefast {
+
+// Index of a term by its name; the error lists the names.
+int find_term(const std::string& name);
+
+class Sweep {
+ public:
+  // The first batch_dims dimensions are rows, the others columns. An operand has the shape of the first one, or one
+  // element. `term` -1: sampling of (mu, logvar) alone.
+  Sweep(int term, at::TensorList operands, int64_t batch_dims);
+  Sweep(const Sweep&) = delete;  // args points into this object
+
+  SweepArgs args;
+
+  void set_mask(const std::optional<at::Tensor>& mask);
+  // The loss's derivative by the value: scale times coef, a tensor of one element, of the batch's shape or of the full one.
+  void set_coef(double scale, const std::optional<at::Tensor>& coef);
+  void want_total() { args.total = &total_; }
+  at::Tensor want_row_sums();
+  at::Tensor want_elementwise();
+  // The gradients by the operands whose bit is set in `mask`, in order. Where `first` is given, the gradient by operand 0
+  // is written there.
+  std::vector<at::Tensor> want_gradients(int64_t mask, const std::optional<at::Tensor>& first = {});
+
+  View view(const at::Tensor& tensor);  // of the full shape, of the batch's shape or of one element
+  void run();
+
+  double total() const { return total_; }
+  at::Tensor scalar(double value) const;  // 0-dimensional, of the compute type
+  at::IntArrayRef shape() const { return shape_; }
+  at::IntArrayRef batch_shape() const { return shape_.slice(0, batch_dims_); }
+  at::TensorOptions options() const;  // of the compute type
+
+ private:
+  View write_view(const at::Tensor& contiguous);
+
+  at::Tensor like_;         // the first operand
+  at::IntArrayRef shape_;   // its sizes
+  int64_t batch_dims_;
+  std::vector<at::Tensor> operands_;
+  std::vector<at::Tensor> alive_;  // copies made for layouts that the kernels do not read
+  double total_ = 0;
+};
+
+}  // namespace vaefast

@@ -1,0 +1,87 @@
+"""Builds vaefast against the torch that is installed. Run as a script it is setuptools' setup.py; imported, it is the
+PEP 517 backend that pyproject.toml names, which lets an isolated `pip install .` see the torch of the environment it
+installs into (VAEFAST_TORCH_PYTHON names another interpreter's torch)."""
+
+import glob
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+from setuptools import build_meta, find_packages, setup
+from setuptools.build_meta import *  # noqa: F403  the hooks that are not overridden below
+
+TORCH = "torch>=2.10"
+ARCHS = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"  # Ampere to Blackwell, and PTX for what comes later
+CXX_FLAGS = ["-O3", "-g0", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+# Loops over branch-free code vectorize only where neither errno nor floating-point traps matter. NaN and infinities keep
+# their meaning under all three.
+CXX_FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+
+
+def see_torch():
+    """Make the target environment's torch importable; whether there is one."""
+    spec = importlib.util.find_spec("torch")
+    if spec and spec.origin:
+        return True
+    probe = "import importlib.util as u, json, sys; s = u.find_spec('torch'); print(json.dumps(sys.path if s and s.origin else []))"
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONNOUSERSITE")}  # pip's isolation
+    for python in filter(None, [os.environ.get("VAEFAST_TORCH_PYTHON"), sys.executable]):
+        run = subprocess.run([python, "-c", probe], env=env, cwd=os.path.dirname(python) or None, capture_output=True)
+        if run.returncode == 0 and (path := [p for p in json.loads(run.stdout) if p]):
+            sys.path += [p for p in path if p not in sys.path]  # last: the isolated build tools come first
+            return True
+    return False
+
+
+def get_requires_for_build_wheel(config_settings=None):
+    return [] if see_torch() else [TORCH]
+
+
+get_requires_for_build_editable = get_requires_for_build_wheel
+
+
+def get_requires_for_build_sdist(config_settings=None):
+    return []
+
+
+def build_wheel(*args, **kwargs):
+    see_torch()
+    return build_meta.build_wheel(*args, **kwargs)
+
+
+def build_editable(*args, **kwargs):
+    see_torch()
+    return build_meta.build_editable(*args, **kwargs)
+
+
+def extension():
+    """The extension module and its build command, with CUDA where VAEFAST_CUDA (0, 1 or auto) and the toolkit say so."""
+    import torch
+    from torch.utils import cpp_extension
+
+    class BuildExtension(cpp_extension.BuildExtension):
+        def run(self):
+            super().run()
+            where = os.path.dirname(self.get_ext_fullpath("vaefast._C"))
+            with open(os.path.join(where, "_built_for.py"), "w") as f:  # what an import of the library checks first
+                f.write(f"TORCH = {torch.__version__!r}\n")
+
+    return dict(
+        ext_modules=[
+            cpp_extension.CppExtension(
+                "vaefast._C",
+                sorted(glob.glob("csrc/cpu/*.cpp") + glob.glob("csrc/ops/*.cpp")),
+                depends=sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/**/*.inl", recursive=True)),
+                extra_compile_args={"cxx": CXX_FLAGS},
+                extra_link_args=["-fopenmp", "-Wl,-z,relro,-z,now", "-s"],
+            )
+        ],
+        cmdclass={"build_ext": BuildExtension},
+    )
+
+
+if __name__ == "__main__":
+    compiles = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"} & set(sys.argv)
+    setup(packages=find_packages(include=["vaefast*"]), **(extension() if compiles else {}))

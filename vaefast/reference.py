@@ -1,0 +1,108 @@
+"""Every formula in plain torch, in its stable form: the executable specification of the kernels, the path that runs
+where no kernel applies (torch.func, forward-mode AD, double backward, other devices), and the baseline of tests and
+benchmarks. All of it is differentiable any number of times."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def phi(x: Tensor) -> Tensor:
+    """exp(x) - 1 - x, by its series near 0, where the difference has no correct digit left."""
+    near = (x > -1.25) & (x < 1.25)
+    y = torch.where(near, x, 0.0)
+    series = torch.zeros_like(y)
+    for n in range(23, 1, -1):
+        series = (series * y + 1) / n
+    return torch.where(near, series * y * y, torch.expm1(x) - x.clamp(max=1000))
+
+
+def _standardized(difference: Tensor, logvar: Tensor) -> Tensor:
+    """difference / sigma, and 0 for no difference also where sigma is 0."""
+    precision_root = torch.exp(-0.5 * logvar)
+    return difference * torch.where((difference == 0) & precision_root.isinf(), 0.0, precision_root)
+
+
+def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    return 0.5 * (mu * mu + phi(logvar))
+
+
+def gaussian_kl_pair(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
+    return 0.5 * (_standardized(mu - prior_mu, prior_logvar) ** 2 + phi(logvar - prior_logvar))
+
+
+def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
+    distance = torch.where(logits >= 0, logits, -logits)
+    miss = torch.where(logits >= 0, 1 - x, x)
+    linear = torch.where(distance.isinf() & (miss == 0), 0.0, distance) * miss
+    return -(linear + torch.log1p(torch.exp(-distance)))
+
+
+def bernoulli_probs(probs: Tensor, x: Tensor) -> Tensor:
+    return -F.binary_cross_entropy(probs, x, reduction="none")
+
+
+def gaussian(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
+    return -0.5 * (LOG_2PI + logvar + _standardized(x - mean, logvar) ** 2)
+
+
+TERMS: dict[str, Callable[..., Tensor]] = {
+    term.__name__: term for term in (gaussian_kl, gaussian_kl_pair, bernoulli, bernoulli_probs, gaussian)
+}
+
+
+def row_sum(
+    term: str,
+    operands: Sequence[Tensor],
+    mask: Tensor | None = None,
+    reduction: str = "none",
+    batch_dims: int = 1,
+    target_scale: float = 1.0,
+) -> Tensor:
+    """The term of `operands`, reduced: "elementwise", "none" (per sample), "sum", or "mean" over samples of sums."""
+    target = None if term.startswith("gaussian_kl") else 1
+    wide = any(t.dtype == torch.float64 for k, t in enumerate(operands) if k != target)
+    wide_operands = [t.to(torch.float64 if wide else torch.float32) for t in operands]
+    if target is not None and target_scale != 1:
+        wide_operands[target] = wide_operands[target] * target_scale
+    if mask is not None:  # replaced before the formula, so that a masked NaN reaches neither value nor gradient
+        wide_operands = [torch.where(mask, t, 0.0) for t in wide_operands]
+    value = TERMS[term](*torch.broadcast_tensors(*wide_operands))
+    if mask is not None:
+        value = torch.where(mask, value, 0.0)
+    if reduction == "elementwise":
+        return value
+    rows = value.flatten(batch_dims).sum(-1) if value.dim() > batch_dims else value
+    return {"none": lambda: rows, "sum": rows.sum, "mean": rows.mean}[reduction]()
+
+
+def elbo_loss(
+    likelihood: str,
+    operands: Sequence[Tensor],
+    latent: Sequence[Tensor],
+    mask: Tensor | None,
+    weight: Tensor | None,
+    beta: float | Tensor,
+    reduction: str,
+    batch_dims: int = 1,
+    target_scale: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, log-likelihood, KL): weight * (beta * KL - log-likelihood) reduced by "sum" or "mean", and its parts."""
+    fit = row_sum(likelihood, operands, mask, "none", batch_dims, target_scale)
+    kl = row_sum("gaussian_kl" if len(latent) == 2 else "gaussian_kl_pair", latent, batch_dims=batch_dims)
+    loss = beta * kl - fit
+    if weight is not None:
+        loss = weight * loss
+    return (loss.sum() if reduction == "sum" else loss.mean()), fit, kl
+
+
+def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
+    """mu + sigma * eps, rounded once to the type of mu."""
+    dtype = torch.float64 if torch.float64 in (mu.dtype, logvar.dtype) else torch.float32
+    z = mu.to(dtype) + torch.exp(0.5 * logvar.to(dtype)) * eps.to(dtype)
+    return z.to(mu.dtype)
