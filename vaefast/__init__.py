@@ -1,0 +1,14 @@
+"""vaefast: the loss side of a variational autoencoder as fused kernels for PyTorch.
+
+>>> criterion = ELBOLoss(likelihood="bernoulli")  # in place of a hand-written VAE loss
+"""
+
+from importlib.metadata import version as _version
+
+from . import functional, likelihoods
+from .functional import ELBO
+from .losses import ELBOLoss
+from .model import VAE, conv_vae, mlp_vae
+
+__all__ = ["ELBO", "ELBOLoss", "VAE", "conv_vae", "functional", "likelihoods", "mlp_vae"]
+__version__ = _version("vaefast")

@@ -27,6 +27,7 @@ set_cpu_isa = _C.set_cpu_isa
 
 row_sum = torch.ops.vaefast.row_sum.default
 elbo = torch.ops.vaefast.elbo.default
+elbo_ = torch.ops.vaefast.elbo_.default
 rsample = torch.ops.vaefast.rsample.default
 rsample_backward = torch.ops.vaefast.rsample_backward.default
 scale_ = torch.ops.vaefast.scale_.default
@@ -82,7 +83,6 @@ def _(
     batch_dims: int,
     target_scale: float,
     gradients: int,
-    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     fit_dtype, kl_dtype = _compute_dtype(likelihood, operands), _compute_dtype("gaussian_kl", latent)
     batch = operands[0].shape[:batch_dims]

@@ -164,21 +164,15 @@ class ElboLoss(torch.autograd.Function):
         ctx.arity, ctx.needed, ctx.inplace = arity, ctx.needs_input_grad[9:], inplace
         ctx.weight_needed, ctx.beta_needed = ctx.needs_input_grad[7:9]
         ctx.spent = not _fits_one_pass(operands)
-        loss, fit, kl, buffers = _ops.elbo(
-            likelihood,
-            operands[:arity],
-            operands[arity:],
-            mask,
-            weight,
-            *_kl_weight(weight, beta),
-            reduction,
-            batch_dims,
-            target_scale,
-            0 if ctx.spent else _bits(ctx.needed),
-            operands[0] if inplace else None,
-        )
-        if inplace:  # a stale use of the overwritten prediction now raises torch's version error
+        rest = (operands[arity:], mask, weight, *_kl_weight(weight, beta), reduction, batch_dims, target_scale,
+                0 if ctx.spent else _bits(ctx.needed))  # fmt: skip
+        if inplace:
+            loss, fit, kl, buffers = _ops.elbo_(operands[0], likelihood, operands[1:arity], *rest)
+            # A stale use of the overwritten prediction now raises torch's version error.
             torch.autograd.graph.increment_version(operands[0])
+            buffers = [operands[0].detach(), *buffers]
+        else:
+            loss, fit, kl, buffers = _ops.elbo(likelihood, operands[:arity], *rest)
         ctx.beta = None if isinstance(beta, Tensor) else beta
         ctx.save_for_backward(mask, weight, beta if ctx.beta is None else None, fit, kl, *operands, *buffers)
         ctx.set_materialize_grads(False)

@@ -24,6 +24,9 @@ double loss_scale(const std::string& reduction, int64_t rows) {
   return 1.0;
 }
 
+// The KL of latent = (mu, logvar), or with (prior_mu, prior_logvar) after them.
+int kl_term(at::TensorList latent) { return find_term(latent.size() == 2 ? "gaussian_kl" : "gaussian_kl_pair"); }
+
 // The mean over no samples is NaN, as in torch.
 double or_nan(double total, const std::string& reduction, int64_t rows) {
   return rows == 0 && reduction == "mean" ? std::numeric_limits<double>::quiet_NaN() : total;
@@ -48,16 +51,16 @@ std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, c
   return {out, grads};
 }
 
+using Loss = std::tuple<Tensor, Tensor, Tensor, Tensors>;
+
 // loss = reduction over the batch of weight * (beta * KL - log-likelihood); kl_weight stands for weight * beta where beta
-// is a tensor.
-std::tuple<Tensor, Tensor, Tensor, Tensors> elbo(std::string likelihood, at::TensorList operands, at::TensorList latent,
-                                                 const OptionalTensor& mask, const OptionalTensor& weight,
-                                                 const OptionalTensor& kl_weight, double beta, std::string reduction,
-                                                 int64_t batch_dims, double target_scale, int64_t gradients,
-                                                 OptionalTensor out) {
+// is a tensor. `place`: where the gradient by the prediction goes, and is then not returned.
+Loss elbo_into(const OptionalTensor& place, const std::string& likelihood, at::TensorList operands, at::TensorList latent,
+               const OptionalTensor& mask, const OptionalTensor& weight, const OptionalTensor& kl_weight, double beta,
+               const std::string& reduction, int64_t batch_dims, double target_scale, int64_t gradients) {
   TORCH_CHECK_VALUE(!operands.empty() && !latent.empty(), "vaefast: elbo needs operands and latent");
   Sweep fit(find_term(likelihood), operands, batch_dims);
-  Sweep kl(find_term(latent.size() == 2 ? "gaussian_kl" : "gaussian_kl_pair"), latent, batch_dims);
+  Sweep kl(kl_term(latent), latent, batch_dims);
   TORCH_CHECK_VALUE(fit.args.rows == kl.args.rows, "vaefast: elbo got ", fit.args.rows, " samples of data and ",
                     kl.args.rows, " of latents");
   TORCH_CHECK_VALUE(reduction == "sum" || reduction == "mean", "vaefast: elbo reduces by 'sum' or 'mean'");
@@ -69,13 +72,33 @@ std::tuple<Tensor, Tensor, Tensor, Tensors> elbo(std::string likelihood, at::Ten
   Tensor fit_rows = fit.want_row_sums(), kl_rows = kl.want_row_sums();
   fit.want_total();
   kl.want_total();
-  Tensors grads = fit.want_gradients(gradients & ((1 << operands.size()) - 1), out);
+  Tensors grads = fit.want_gradients(gradients & ((1 << operands.size()) - 1), place);
   const Tensors kl_grads = kl.want_gradients(gradients >> operands.size());
   grads.insert(grads.end(), kl_grads.begin(), kl_grads.end());
   fit.run();
   kl.run();
-  fit.args.wide |= kl.args.wide;
-  return {fit.scalar(or_nan(fit.total() + kl.total(), reduction, fit.args.rows)), fit_rows, kl_rows, grads};
+  const double total = or_nan(fit.total() + kl.total(), reduction, fit.args.rows);
+  return {(kl.args.wide ? kl : fit).scalar(total), fit_rows, kl_rows, grads};
+}
+
+Loss elbo(std::string likelihood, at::TensorList operands, at::TensorList latent, const OptionalTensor& mask,
+          const OptionalTensor& weight, const OptionalTensor& kl_weight, double beta, std::string reduction,
+          int64_t batch_dims, double target_scale, int64_t gradients) {
+  return elbo_into({}, likelihood, operands, latent, mask, weight, kl_weight, beta, reduction, batch_dims, target_scale,
+                   gradients);
+}
+
+// The prediction, operand 0, becomes its own gradient.
+Loss elbo_(const Tensor& prediction, std::string likelihood, at::TensorList others, at::TensorList latent,
+           const OptionalTensor& mask, const OptionalTensor& weight, const OptionalTensor& kl_weight, double beta,
+           std::string reduction, int64_t batch_dims, double target_scale, int64_t gradients) {
+  Tensors operands = others.vec();
+  operands.insert(operands.begin(), prediction);
+  Loss loss = elbo_into(prediction, likelihood, operands, latent, mask, weight, kl_weight, beta, reduction, batch_dims,
+                        target_scale, gradients | 1);
+  Tensors& grads = std::get<3>(loss);
+  grads.erase(grads.begin());
+  return loss;
 }
 
 // One draw from the generator keys the noise of a whole call.
@@ -106,9 +129,7 @@ View sample_view(const Sweep& sweep, const Tensor& z) {
           sweep.args.cols, 1};
 }
 
-int sampling_term(at::TensorList latent, bool kl) {
-  return !kl ? -1 : find_term(latent.size() == 2 ? "gaussian_kl" : "gaussian_kl_pair");
-}
+int sampling_term(at::TensorList latent, bool kl) { return kl ? kl_term(latent) : -1; }
 
 std::tuple<Tensor, Tensor, Tensor> rsample(at::TensorList latent, const OptionalTensor& given_key, int64_t num_samples,
                                            bool kl, int64_t batch_dims, std::optional<at::Generator> generator) {
@@ -158,7 +179,11 @@ TORCH_LIBRARY(vaefast, m) {
       "float target_scale, int gradients, bool value) -> (Tensor, Tensor[])");
   m.def(
       "elbo(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
-      "float beta, str reduction, int batch_dims, float target_scale, int gradients, Tensor(a!)? out=None) "
+      "float beta, str reduction, int batch_dims, float target_scale, int gradients) "
+      "-> (Tensor, Tensor, Tensor, Tensor[])");
+  m.def(
+      "elbo_(Tensor(a!) prediction, str likelihood, Tensor[] others, Tensor[] latent, Tensor? mask, Tensor? weight, "
+      "Tensor? kl_weight, float beta, str reduction, int batch_dims, float target_scale, int gradients) "
       "-> (Tensor, Tensor, Tensor, Tensor[])");
   m.def(
       "rsample(Tensor[] latent, Tensor? key, int num_samples, bool kl, int batch_dims, Generator? generator) "
@@ -173,6 +198,7 @@ TORCH_LIBRARY(vaefast, m) {
 TORCH_LIBRARY_IMPL(vaefast, CPU, m) {
   m.impl("row_sum", row_sum);
   m.impl("elbo", elbo);
+  m.impl("elbo_", elbo_);
   m.impl("rsample", rsample);
   m.impl("rsample_backward", rsample_backward);
   m.impl("scale_", scale_);

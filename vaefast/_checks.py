@@ -1,0 +1,108 @@
+"""What arguments may be, said once. Every message names the function, the argument, what it got and what it expected."""
+
+import math
+
+import torch
+from torch import Tensor
+
+REDUCTIONS = ("none", "sum", "mean")
+
+
+def tensor(function: str, name: str, value: object, *, target: bool = False) -> None:
+    """A strided tensor of a real floating type; a target may also be bool or uint8."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{function}: {name} must be a torch.Tensor, got {_type_name(value)}")
+    if value.is_nested:
+        raise NotImplementedError(f"{function}: {name} is a nested tensor; pad it, or pass its values()")
+    if value.layout is not torch.strided or value.is_quantized:
+        kind = value.dtype if value.is_quantized else value.layout
+        raise NotImplementedError(f"{function}: {name} must be a dense strided tensor, got {kind}")
+    if value.dtype.is_floating_point or (target and value.dtype in (torch.uint8, torch.bool)):
+        return
+    expected = "floating point, bool or uint8" if target else "floating point"
+    raise TypeError(f"{function}: {name} must be {expected}, got {value.dtype}")
+
+
+def same_device(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    if value.device != other.device:
+        raise ValueError(f"{function}: {name} is on {value.device} but {other_name} is on {other.device}")
+
+
+def same_shape(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    if value.shape != other.shape:
+        raise ValueError(
+            f"{function}: {name} must have the shape of {other_name}, {tuple(other.shape)}, got {tuple(value.shape)}"
+        )
+    same_device(function, name, value, other_name, other)
+
+
+def broadcast(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> Tensor:
+    """`value` expanded to the shape of `other`; one element stays one element."""
+    if value.numel() == 1 and value.device == other.device:
+        return value.reshape(())
+    same_device(function, name, value, other_name, other)
+    try:
+        return value.expand(other.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"{function}: {name} must be broadcastable to the shape of {other_name}, {tuple(other.shape)}, "
+            f"got {tuple(value.shape)}"
+        ) from None
+
+
+def mask(function: str, value: object, other_name: str, other: Tensor) -> Tensor | None:
+    if value is None:
+        return None
+    if not isinstance(value, Tensor) or value.dtype is not torch.bool:
+        got = value.dtype if isinstance(value, Tensor) else _type_name(value)
+        raise TypeError(f"{function}: mask must be a bool tensor, got {got}")
+    return broadcast(function, "mask", value, other_name, other)
+
+
+def batch_dims(function: str, value: object, name: str, tensor: Tensor) -> int:
+    """The number of leading dimensions that the result keeps. A 0-dimensional tensor is one sample of one element."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{function}: batch_dims must be an int, got {_type_name(value)}")
+    if tensor.dim() == 0:
+        return 0
+    if not 0 <= value <= tensor.dim():
+        raise ValueError(f"{function}: batch_dims must be between 0 and {tensor.dim()}, the dimensions of {name}, got {value}")
+    return value
+
+
+def reduction(function: str, value: object, allowed: tuple[str, ...] = REDUCTIONS) -> None:
+    if value not in allowed:
+        raise ValueError(f"{function}: reduction must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def number(function: str, name: str, value: object, *, minimum: float = -math.inf, infinite: bool = False) -> None:
+    """A finite Python number, at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{function}: {name} must be a number, got {_type_name(value)}")
+    if math.isnan(value) or (math.isinf(value) and not infinite) or value < minimum:
+        bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
+        raise ValueError(f"{function}: {name} must be a finite number{bound}, got {value}")
+
+
+def beta(function: str, value: object) -> None:
+    """A number, or a 0-dimensional floating tensor whose value is not looked at."""
+    if isinstance(value, Tensor):
+        tensor(function, "beta", value)
+        if value.dim() != 0:
+            raise ValueError(f"{function}: beta must be a number or a 0-dimensional tensor, got shape {tuple(value.shape)}")
+    else:
+        number(function, "beta", value, minimum=0.0)
+
+
+def generator(function: str, value: object, device: torch.device) -> None:
+    if value is None:
+        return
+    if not isinstance(value, torch.Generator):
+        raise TypeError(f"{function}: generator must be a torch.Generator, got {_type_name(value)}")
+    if value.device.type != device.type:
+        raise ValueError(f"{function}: generator is on {value.device} but the tensors are on {device}")
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

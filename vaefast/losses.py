@@ -1,0 +1,154 @@
+"""The loss as a module: composition, weights and reduction. What can be one sweep is one."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import _checks, autograd, likelihoods
+from .functional import gaussian_kl, latent_operands
+
+__all__ = ["ELBOLoss", "Parts"]
+
+_NAME = "vaefast.ELBOLoss"
+
+
+class Parts(NamedTuple):
+    """The parts of a loss per sample, each of shape (B,), in nats."""
+
+    log_likelihood: Tensor
+    kl: Tensor
+    elbo: Tensor
+
+
+class ELBOLoss(nn.Module):
+    """The negative evidence lower bound, -E_q[log p(x|z)] + beta * KL(q(z|x) || p(z)) (Kingma and Welling 2014).
+
+    The sum over pixels and the sum over latent dimensions are always sums; `reduction` says what happens over the batch:
+    "mean" is the MEAN OVER SAMPLES OF PER-SAMPLE SUMS, "sum" adds the samples (as pytorch/examples does), "none" gives
+    one loss per sample. With "mean" and beta = 1 the loss is minus a lower bound on the mean log p(x), in nats.
+
+    Args:
+        likelihood: "bernoulli" (the decoder returns logits), "bernoulli_probs" (probabilities), "gaussian" (a mean, with
+            unit variance, or a pair (mean, logvar)), or an object of vaefast.likelihoods.
+        beta: weight of the KL (Higgins et al. 2017): a number, or a 0-dimensional tensor.
+        reduction: "mean", "sum" or "none".
+        free_bits: nats that each latent dimension's KL, averaged over the batch, may have for free (Kingma et al. 2016):
+            the KL becomes the sum over dimensions of max(free_bits, mean KL), and `parts.kl` stays the true one.
+        inplace: write the gradient over the decoder's output where that is possible, which saves a tensor of its size.
+            The output is then spent: using it afterwards in a backward pass raises torch's version error.
+        validate: look at the values: ValueError for NaN or infinite inputs and for Bernoulli targets outside [0, 1].
+        target_scale: what x is multiplied by; 1 / 255 reads uint8 images as they are. For likelihoods given by name.
+
+    Example:
+        >>> criterion = ELBOLoss(likelihood="bernoulli")
+        >>> loss = criterion(torch.zeros(8, 784), torch.rand(8, 784).round(), torch.zeros(8, 20), torch.zeros(8, 20))
+        >>> round(loss.item(), 2)  # 784 log 2
+        543.43
+    """
+
+    def __init__(
+        self,
+        likelihood: str | likelihoods.Likelihood = "bernoulli",
+        *,
+        beta: float | Tensor = 1.0,
+        reduction: str = "mean",
+        free_bits: float | None = None,
+        inplace: bool = False,
+        validate: bool = False,
+        target_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        _checks.beta(_NAME, beta)
+        _checks.reduction(_NAME, reduction)
+        if free_bits is not None:
+            _checks.number(_NAME, "free_bits", free_bits, minimum=0.0)
+        if isinstance(likelihood, str):
+            self.likelihood = likelihoods.by_name(likelihood, target_scale=target_scale)
+        elif target_scale != 1.0:
+            raise ValueError(f"{_NAME}: give target_scale to the likelihood object")
+        else:
+            self.likelihood = likelihoods.by_name(likelihood)
+        self.beta = beta
+        self.reduction = reduction
+        self.free_bits = free_bits
+        self.inplace = inplace
+        self.validate = validate
+
+    def forward(
+        self,
+        recon_x: Any,
+        x: Tensor,
+        mu: Tensor,
+        logvar: Tensor,
+        *,
+        prior_mu: Tensor | None = None,
+        prior_logvar: Tensor | None = None,
+        beta: float | Tensor | None = None,
+        weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        return_parts: bool = False,
+    ) -> Tensor | tuple[Tensor, Parts]:
+        """The loss.
+
+        Args:
+            recon_x: the decoder's output, shape (B, D).
+            x: data of the same shape.
+            mu, logvar: of q(z|x), of one shape (B, L).
+            prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
+            beta: instead of the module's, for this call.
+            weight: weight of each sample's loss, shape (B,). "mean" still divides by B.
+            mask: bool, broadcastable to x; elements that are False are missing and may hold anything.
+            return_parts: also return the parts, per sample.
+
+        Returns:
+            The loss, a scalar or of shape (B,); or (loss, Parts(log_likelihood, kl, elbo)), elbo with beta as used.
+        """
+        beta = self.beta if beta is None else beta
+        _checks.beta(_NAME, beta)
+        latent = latent_operands(_NAME, mu, logvar, prior_mu, prior_logvar)
+        fused = hasattr(self.likelihood, "operands")
+        operands = self.likelihood.operands(recon_x, x) if fused else ()
+        _checks.same_device(_NAME, "mu", mu, "x", x)
+        if x.dim() == 0 or mu.dim() == 0 or x.shape[0] != mu.shape[0]:
+            raise ValueError(f"{_NAME}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; "
+                             "the first dimension of both is the batch")  # fmt: skip
+        mask = _checks.mask(_NAME, mask, "x", x)
+        if weight is not None:
+            _checks.tensor(_NAME, "weight", weight)
+            if weight.shape != x.shape[:1]:
+                raise ValueError(f"{_NAME}: weight must have shape {tuple(x.shape[:1])}, got {tuple(weight.shape)}")
+            _checks.same_device(_NAME, "weight", weight, "x", x)
+        if self.validate:
+            self._check_values((*operands, *latent), x)
+
+        if fused and self.free_bits is None and self.reduction != "none":
+            loss, fit, kl = autograd.elbo_loss(
+                self.likelihood.term, operands, latent, mask, weight, beta, self.reduction,
+                target_scale=self.likelihood.target_scale, inplace=self.inplace,
+            )  # fmt: skip
+        else:
+            fit = self.likelihood.log_prob(recon_x, x, mask=mask)
+            kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar)
+            loss = beta * (kl if self.free_bits is None else self._floored_kl(latent)) - fit
+            if weight is not None:
+                loss = weight * loss
+            if self.reduction != "none":
+                loss = loss.sum() if self.reduction == "sum" else loss.mean()
+        return (loss, Parts(fit, kl, fit - beta * kl)) if return_parts else loss
+
+    def _floored_kl(self, latent: tuple[Tensor, ...]) -> Tensor:
+        per_dimension = gaussian_kl(*latent, reduction="elementwise").mean(0)
+        return per_dimension.clamp(min=self.free_bits).sum()
+
+    def _check_values(self, tensors: tuple[Tensor, ...], x: Tensor) -> None:
+        for tensor in tensors:
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise ValueError(f"{_NAME}: an input of shape {tuple(tensor.shape)} holds NaN or infinite values")
+        if isinstance(self.likelihood, likelihoods.Bernoulli) and x.numel() > 0:
+            low, high = (bound.item() * self.likelihood.target_scale for bound in x.aminmax())
+            if low < 0 or high > 1:
+                raise ValueError(f"{_NAME}: Bernoulli targets must lie in [0, 1], got values from {low:g} to {high:g}")
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}, reduction={self.reduction!r}"

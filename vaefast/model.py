@@ -1,0 +1,248 @@
+"""VAE as a module: encoder, decoder, likelihood, and the two bounds that matter, the ELBO and log p(x)."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import _checks, functional, likelihoods
+from .losses import ELBOLoss
+
+__all__ = ["VAE", "conv_vae", "mlp_vae"]
+
+
+class VAE(nn.Module):
+    """A variational autoencoder with a standard normal prior.
+
+    Whether it samples never depends on `.training`: the deterministic forms are asked for by name.
+
+    Args:
+        encoder: maps x to (mu, logvar), or to one tensor that is split in two along dimension 1.
+        decoder: maps z to the likelihood's parameters.
+        likelihood: as for ELBOLoss.
+        beta: weight of the KL in `loss`.
+
+    Example:
+        >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6))
+        >>> recon_x, mu, logvar = vae(torch.rand(3, 6))
+        >>> recon_x.shape, mu.shape
+        (torch.Size([3, 6]), torch.Size([3, 2]))
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        *,
+        likelihood: str | likelihoods.Likelihood = "bernoulli",
+        beta: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.criterion = ELBOLoss(likelihood, beta=beta)
+        self.latent_shape: tuple[int, ...] | None = None  # of one sample; known after the first encode
+
+    @property
+    def likelihood(self) -> Any:
+        return self.criterion.likelihood
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(mu, logvar) of q(z|x), each (B, L)."""
+        encoded = self.encoder(x)
+        if not isinstance(encoded, Tensor):
+            mu, logvar = encoded
+        elif encoded.dim() < 2 or encoded.shape[1] % 2:
+            raise ValueError(
+                f"vaefast.VAE: an encoder's single output must split in two along dimension 1, got {tuple(encoded.shape)}"
+            )
+        else:
+            mu, logvar = encoded.chunk(2, 1)
+        self.latent_shape = tuple(mu.shape[1:])
+        return mu, logvar
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """One sample of z, of the shape of mu."""
+        return functional.reparameterize(mu, logvar)
+
+    def decode(self, z: Tensor) -> Any:
+        """The likelihood's parameters given z."""
+        return self.decoder(z)
+
+    def forward(self, x: Tensor) -> tuple[Any, Tensor, Tensor]:
+        """(recon_x, mu, logvar), ready for ELBOLoss."""
+        mu, logvar = self.encode(x)
+        return self.decode(self.reparameterize(mu, logvar)), mu, logvar
+
+    def loss(self, x: Tensor) -> Tensor:
+        """The mean over the batch of -log p(x|z) + beta * KL, a scalar in nats."""
+        recon_x, mu, logvar = self(x)
+        loss = self.criterion(recon_x, x, mu, logvar)
+        assert isinstance(loss, Tensor)
+        return loss
+
+    def elbo(self, x: Tensor) -> functional.ELBO:
+        """The true bound (beta = 1) and its parts per sample, each (B,), from one sample of z."""
+        recon_x, mu, logvar = self(x)
+        return functional.elbo(recon_x, x, mu, logvar, likelihood=self.likelihood)
+
+    def reconstruct(self, x: Tensor, *, sample: bool = False) -> Tensor:
+        """E[x|z] at the mean of q(z|x), or at a sample of it."""
+        mu, logvar = self.encode(x)
+        z = self.reparameterize(mu, logvar) if sample else mu
+        return self.likelihood.mean(self.decode(z))  # type: ignore[no-any-return]
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """E[x|z] for n draws of z from the prior."""
+        if self.latent_shape is None:
+            raise RuntimeError("vaefast.VAE: the latent's shape is unknown; encode something once, or set latent_shape")
+        parameter = next(self.parameters())
+        zero = torch.zeros(n, *self.latent_shape, device=parameter.device, dtype=parameter.dtype)
+        return self.likelihood.mean(self.decode(functional.reparameterize(zero, zero, generator=generator)))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, num_samples: int = 5000, *, chunk_size: int = 50) -> Tensor:
+        """log p(x) by importance sampling with q(z|x) as proposal (Burda et al. 2016): log mean_k p(x, z_k) / q(z_k|x).
+
+        In expectation a lower bound on log p(x) that rises to it with num_samples. The samples are taken chunk_size at a
+        time and folded into a running logsumexp, so memory does not grow with num_samples.
+
+        Args:
+            x: data, shape (B, D).
+            num_samples: importance samples per datum.
+            chunk_size: how many of them the decoder sees at once.
+
+        Returns:
+            nats, shape (B,).
+        """
+        name = "vaefast.VAE.log_likelihood"
+        for argument, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: {argument} must be a positive int, got {value!r}")
+        mu, logvar = self.encode(x)
+        total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
+        for start in range(0, num_samples, chunk_size):
+            samples = min(chunk_size, num_samples - start)
+            z = functional.reparameterize(mu, logvar, num_samples=samples)
+            log_w = self._log_weights(x, z, mu, logvar)
+            total = torch.logaddexp(total, log_w.double().logsumexp(0))
+        return (total - math.log(num_samples)).to(torch.promote_types(mu.dtype, torch.float32))
+
+    def _log_weights(self, x: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        """log p(x|z) + log p(z) - log q(z|x), shape (K, B), for z of shape (K, B, L)."""
+        samples = z.shape[0]
+        recon_x = self.decode(z.flatten(0, 1))
+        repeated = x.expand(samples, *x.shape).flatten(0, 1)
+        fit = self.likelihood.log_prob(recon_x, repeated).unflatten(0, (samples, x.shape[0]))
+        prior = functional.gaussian_log_prob(z, batch_dims=2)
+        posterior = functional.gaussian_log_prob(z, mu, logvar, batch_dims=2)
+        return fit + prior - posterior  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def posterior_gap(self, x: Tensor, *, num_samples: int = 5000, chunk_size: int = 50) -> Tensor:
+        """log p(x) - ELBO(x), shape (B,): an estimate of KL(q(z|x) || p(z|x)), by importance sampling.
+
+        Both terms come from the same samples, so the gap of an exact posterior is 0 and not noise.
+        """
+        mu, logvar = self.encode(x)
+        total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
+        elbo = torch.zeros_like(total)
+        for start in range(0, num_samples, chunk_size):
+            samples = min(chunk_size, num_samples - start)
+            z = functional.reparameterize(mu, logvar, num_samples=samples)
+            log_w = self._log_weights(x, z, mu, logvar).double()
+            total = torch.logaddexp(total, log_w.logsumexp(0))
+            elbo += log_w.sum(0)
+        gap = total - math.log(num_samples) - elbo / num_samples
+        return gap.to(torch.promote_types(mu.dtype, torch.float32))
+
+
+def _outputs(likelihood: str | likelihoods.Likelihood) -> Callable[[nn.Module], nn.Module]:
+    """What the decoder of a named likelihood ends in."""
+    if likelihood == "bernoulli_probs":
+        return lambda last: nn.Sequential(last, nn.Sigmoid())
+    return lambda last: last
+
+
+def _check_sizes(function: str, **sizes: Sequence[int]) -> None:
+    for name, values in sizes.items():
+        for value in values:
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**20:
+                raise ValueError(f"{function}: {name} must hold ints between 1 and 2^20, got {value!r}")
+
+
+def mlp_vae(
+    input_shape: Sequence[int],
+    latent_dim: int = 20,
+    hidden_dims: Sequence[int] = (400,),
+    likelihood: str | likelihoods.Likelihood = "bernoulli",
+) -> VAE:
+    """A VAE of fully connected layers with ReLU; the default sizes are those of Kingma and Welling's experiments' heirs.
+
+    Args:
+        input_shape: of one sample, such as (1, 28, 28).
+        latent_dim: L.
+        hidden_dims: widths of the encoder's hidden layers; the decoder mirrors them. Empty: a linear VAE.
+        likelihood: as for ELBOLoss.
+
+    Example:
+        >>> mlp_vae((1, 28, 28)).loss(torch.rand(4, 1, 28, 28)).shape
+        torch.Size([])
+    """
+    input_shape = tuple(input_shape)
+    _check_sizes("vaefast.mlp_vae", input_shape=input_shape, latent_dim=(latent_dim,), hidden_dims=hidden_dims)
+    size = math.prod(input_shape)
+
+    def layers(sizes: Sequence[int]) -> list[nn.Module]:
+        chain: list[nn.Module] = []
+        for narrow, wide in pairwise(sizes):
+            chain += [nn.Linear(narrow, wide), nn.ReLU()]
+        return chain[:-1]
+
+    encoder = nn.Sequential(nn.Flatten(), *layers((size, *hidden_dims, 2 * latent_dim)))
+    decoder = nn.Sequential(*layers((latent_dim, *reversed(hidden_dims), size)), nn.Unflatten(1, input_shape))
+    vae = VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood)
+    vae.latent_shape = (latent_dim,)
+    return vae
+
+
+def conv_vae(
+    input_shape: Sequence[int] = (1, 28, 28),
+    latent_dim: int = 20,
+    channels: Sequence[int] = (32, 64),
+    likelihood: str | likelihoods.Likelihood = "bernoulli",
+) -> VAE:
+    """A VAE of strided convolutions: each stage halves the image and the decoder mirrors it.
+
+    Args:
+        input_shape: (channels, height, width) of one sample, both sides divisible by 2 ** len(channels).
+        latent_dim: L.
+        channels: of the encoder's stages.
+        likelihood: as for ELBOLoss.
+
+    Example:
+        >>> conv_vae((1, 8, 8), latent_dim=2).loss(torch.rand(4, 1, 8, 8)).shape
+        torch.Size([])
+    """
+    input_shape = tuple(input_shape)
+    _check_sizes("vaefast.conv_vae", input_shape=input_shape, latent_dim=(latent_dim,), channels=channels)
+    if len(input_shape) != 3 or any(side % 2 ** len(channels) for side in input_shape[1:]):
+        raise ValueError(
+            f"vaefast.conv_vae: input_shape must be (channels, height, width) with sides divisible by "
+            f"{2 ** len(channels)}, got {input_shape}"
+        )
+    widths = (input_shape[0], *channels)
+    small = (widths[-1], *(side // 2 ** len(channels) for side in input_shape[1:]))
+    down: list[nn.Module] = []
+    up: list[nn.Module] = []
+    for narrow, wide in pairwise(widths):
+        down += [nn.Conv2d(narrow, wide, 4, 2, 1), nn.ReLU()]
+        up = [nn.ReLU(), nn.ConvTranspose2d(wide, narrow, 4, 2, 1), *up]
+    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(small), 2 * latent_dim))
+    decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(small)), nn.Unflatten(1, small), *up)
+    vae = VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood)
+    vae.latent_shape = (latent_dim,)
+    return vae
