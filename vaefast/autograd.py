@@ -295,8 +295,11 @@ class Rsample(torch.autograd.Function):
         num_samples, kl, batch_dims = ctx.options
         key, *latent = ctx.saved_tensors
         if not torch.is_grad_enabled():
-            grads = _ops.rsample_backward(latent, key, grad_z, grad_kl, num_samples, batch_dims, _bits(ctx.needed))
-            return (None,) * 4 + tuple(_spread(grads, ctx.needed))
+            needed = ctx.needed
+            if grad_kl is None:  # z does not depend on the prior
+                latent, needed = latent[:2], (*needed[:2], *[False] * (len(needed) - 2))
+            grads = _ops.rsample_backward(latent, key, grad_z, grad_kl, num_samples, batch_dims, _bits(needed))
+            return (None,) * 4 + tuple(_spread(grads, needed))
 
         def composite(*inputs: Tensor) -> tuple[Tensor, Tensor]:
             eps = _noise(latent[0], num_samples, key)

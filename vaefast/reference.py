@@ -14,10 +14,10 @@ LOG_2PI = math.log(2 * math.pi)
 
 def phi(x: Tensor) -> Tensor:
     """exp(x) - 1 - x, by its series near 0, where the difference has no correct digit left."""
-    near = (x > -1.25) & (x < 1.25)
+    near = (x > -1) & (x < 1.75)
     y = torch.where(near, x, 0.0)
     series = torch.zeros_like(y)
-    for n in range(23, 1, -1):
+    for n in range(25, 1, -1):
         series = (series * y + 1) / n
     return torch.where(near, series * y * y, torch.expm1(x) - x.clamp(max=1000))
 

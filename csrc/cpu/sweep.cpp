@@ -13,9 +13,9 @@ struct Tiling {
   int64_t rows_per_tile, row_tiles, col_tiles;
 
   explicit Tiling(const SweepArgs& a) {
-    rows_per_tile = a.cols > 0 ? std::max<int64_t>(1, kTile / a.cols) : 1;
+    rows_per_tile = std::max<int64_t>(1, kTile / std::max<int64_t>(1, a.cols));
     row_tiles = (a.rows + rows_per_tile - 1) / rows_per_tile;
-    col_tiles = (a.cols + kTile - 1) / kTile;
+    col_tiles = std::max<int64_t>(1, (a.cols + kTile - 1) / kTile);  // empty rows have a sum, too
   }
 };
 

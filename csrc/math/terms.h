@@ -46,12 +46,12 @@ struct GaussianKlPair {
   }
   template <class T>
   VAEFAST_HD static T value(T mu, T logvar, T prior_mu, T prior_logvar) {
-    const T r = distance(mu, prior_mu, math::exp(T(-0.5) * prior_logvar));
+    const T r = distance(mu, prior_mu, math::exp_careful(T(-0.5) * prior_logvar));
     return T(0.5) * (r * r + math::phi(logvar - prior_logvar));
   }
   template <class T>
   VAEFAST_HD static void gradient(T mu, T logvar, T prior_mu, T prior_logvar, T* d) {
-    const T precision_root = math::exp(T(-0.5) * prior_logvar);
+    const T precision_root = math::exp_careful(T(-0.5) * prior_logvar);
     const T r = distance(mu, prior_mu, precision_root);
     const T growth = math::expm1(logvar - prior_logvar);
     d[0] = r == T(0) ? T(0) : r * precision_root;
@@ -117,12 +117,12 @@ struct Gaussian {
   }
   template <class T>
   VAEFAST_HD static T value(T mean, T x, T logvar) {
-    const T r = residual(mean, x, math::exp(T(-0.5) * logvar));
+    const T r = residual(mean, x, math::exp_careful(T(-0.5) * logvar));
     return T(-0.5) * (T(math::kLog2Pi) + logvar + r * r);
   }
   template <class T>
   VAEFAST_HD static void gradient(T mean, T x, T logvar, T* d) {
-    const T precision_root = math::exp(T(-0.5) * logvar);
+    const T precision_root = math::exp_careful(T(-0.5) * logvar);
     const T r = residual(mean, x, precision_root);
     d[0] = r == T(0) ? T(0) : r * precision_root;
     d[1] = -d[0];
