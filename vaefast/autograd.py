@@ -60,17 +60,24 @@ def _scaled(buffers: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
     return list(buffers)
 
 
+def _needs_composite() -> bool:
+    """Whether a backward pass has to be differentiable itself (create_graph=True), or batched (is_grads_batched=True)."""
+    return torch.is_grad_enabled() or _transformed()
+
+
 def _composite_vjp(
     function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Sequence[Any], needed: Sequence[bool], grads: _Grads
 ) -> list[Tensor | None]:
-    """The vector-Jacobian product of the composite, itself differentiable."""
-    aliases = [t.view_as(t) if isinstance(t, Tensor) else t for t in inputs]  # one input may stand in two places
-    outputs = function(*aliases)
+    """The vector-Jacobian product of the composite, differentiable where the pass asks for it."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        aliases = [t.view_as(t) if isinstance(t, Tensor) else t for t in inputs]  # one input may stand in two places
+        outputs = function(*aliases)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
     wanted = [t for t, flag in zip(aliases, needed, strict=True) if flag]
     result = torch.autograd.grad(
-        [o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, materialize_grads=True
+        [o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=create_graph, materialize_grads=True
     )
     return _spread(result, needed)
 
@@ -106,7 +113,7 @@ class RowSum(torch.autograd.Function):
         term, reduction, batch_dims, target_scale = ctx.options
         mask, *saved = ctx.saved_tensors
         operands, buffers = saved[: len(ctx.needed)], saved[len(ctx.needed) :]
-        if torch.is_grad_enabled():
+        if _needs_composite():
 
             def composite(*inputs: Tensor) -> Tensor:
                 return reference.row_sum(term, inputs, mask, reduction, batch_dims, target_scale)
@@ -186,14 +193,14 @@ class ElboLoss(torch.autograd.Function):
         mask, weight, beta, fit, kl, *saved = ctx.saved_tensors
         beta = ctx.beta if beta is None else beta
         operands, buffers = saved[: len(ctx.needed)], saved[len(ctx.needed) :]
-        one_pass = not torch.is_grad_enabled() and not ctx.spent and upstream[1] is None and upstream[2] is None
+        one_pass = not _needs_composite() and not ctx.spent and upstream[1] is None and upstream[2] is None
         if ctx.inplace and not one_pass:
             raise RuntimeError(
                 "vaefast.ELBOLoss: with inplace=True the prediction holds its gradient now, so the graph can be run "
                 "backward once only, from the loss, and without create_graph"
             )
         likelihood, reduction, batch_dims, target_scale = ctx.options
-        if torch.is_grad_enabled():
+        if _needs_composite():
 
             def composite(weight: Tensor | None, beta: float | Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
                 fit_inputs, latent = inputs[: ctx.arity], inputs[ctx.arity :]
@@ -290,11 +297,12 @@ class Rsample(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None
     ) -> tuple[Tensor | None, ...]:
+        num_samples, kl, batch_dims = ctx.options
+        grad_kl = grad_kl if kl else None  # torch.compile hands in an empty one
         if grad_z is None and grad_kl is None:
             return (None,) * (4 + len(ctx.needed))
-        num_samples, kl, batch_dims = ctx.options
         key, *latent = ctx.saved_tensors
-        if not torch.is_grad_enabled():
+        if not _needs_composite():
             needed = ctx.needed
             if grad_kl is None:  # z does not depend on the prior
                 latent, needed = latent[:2], (*needed[:2], *[False] * (len(needed) - 2))

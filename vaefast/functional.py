@@ -92,7 +92,7 @@ def reparameterize(
     _checks.generator(name, generator, mu.device)
     if eps is not None:
         return _with_noise(name, mu, logvar, num_samples, eps)
-    return autograd.rsample(latent, num_samples, generator=generator)[0]
+    return autograd.rsample(latent, num_samples, batch_dims=min(1, mu.dim()), generator=generator)[0]
 
 
 def _check_samples(function: str, num_samples: object) -> None:

@@ -41,9 +41,8 @@ inline void map_operands(const T* const* operand, int64_t n, T coef, T* value, T
   T* const out[] = {(k < gradients ? gradient[k] : nullptr)...};
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
-    T d[Term::arity] = {};
-    if constexpr (gradients > 0) Term::gradient(in[k][i]..., d);
-    value[i] = Term::value(in[k][i]...);
+    T d[Term::arity];
+    value[i] = Term::evaluate(in[k][i]..., d);
     ((k < gradients ? void(out[k][i] = coef * d[k]) : void()), ...);
   }
 }

@@ -4,11 +4,9 @@
 //   name      how Python asks for it: torch.ops.vaefast.row_sum(name, ...)
 //   arity     the number of operands, at most kMaxOperands; the prediction first
 //   target    the operand that holds data: it is multiplied by target_scale and may be bool or uint8; -1 for none
-//   value     the term of one element, in nats
-//   gradient  its derivative by every operand
+//   evaluate  the term of one element, in nats, and in d its derivative by every operand
 // Formulas are chosen to keep their digits where the textbook form loses them; README.md, "Error bounds", has the
-// reasons and the measured errors. `value` and `gradient` of one element are inlined into one loop, where the compiler
-// shares their common subexpressions.
+// measured errors. Where no gradient is asked for, the compiler drops what only d needs.
 #pragma once
 
 #include "scalar.h"
@@ -17,19 +15,32 @@ namespace vaefast {
 
 constexpr int kMaxOperands = 4;
 
+// difference^2 / sigma^2 and half its derivative by the difference, 0 for no difference also where sigma is 0. One exp,
+// of the whole -logvar where that neither overflows nor underflows, and of its half, squared later, beyond.
+template <class T>
+struct Deviation {
+  T squared, slope;
+
+  VAEFAST_HD Deviation(T difference, T logvar) {
+    const bool whole = logvar > T(-80) && logvar < T(80);
+    const T e = math::exp_careful(logvar * (whole ? T(-1) : T(-0.5)));
+    const T factor = difference == T(0) ? T(0) : e;
+    const T r = difference * factor;
+    squared = r * (whole ? difference : r);
+    slope = r * (whole ? T(1) : factor);
+  }
+};
+
 // KL(N(mu, exp(logvar)) || N(0, 1)) = (mu^2 + phi(logvar)) / 2
 struct GaussianKl {
   static constexpr const char* name = "gaussian_kl";
   static constexpr int arity = 2, target = -1;
 
   template <class T>
-  VAEFAST_HD static T value(T mu, T logvar) {
-    return T(0.5) * (mu * mu + math::phi(logvar));
-  }
-  template <class T>
-  VAEFAST_HD static void gradient(T mu, T logvar, T* d) {
+  VAEFAST_HD static T evaluate(T mu, T logvar, T* d) {
     d[0] = mu;
     d[1] = T(0.5) * math::expm1(logvar);
+    return T(0.5) * (mu * mu + math::phi(logvar));
   }
 };
 
@@ -38,26 +49,15 @@ struct GaussianKlPair {
   static constexpr const char* name = "gaussian_kl_pair";
   static constexpr int arity = 4, target = -1;
 
-  // (mu - prior_mu) / sigma_prior; 0 for equal means also where sigma_prior is 0.
   template <class T>
-  VAEFAST_HD static T distance(T mu, T prior_mu, T precision_root) {
-    const T difference = mu - prior_mu;
-    return difference == T(0) ? T(0) : difference * precision_root;
-  }
-  template <class T>
-  VAEFAST_HD static T value(T mu, T logvar, T prior_mu, T prior_logvar) {
-    const T r = distance(mu, prior_mu, math::exp_careful(T(-0.5) * prior_logvar));
-    return T(0.5) * (r * r + math::phi(logvar - prior_logvar));
-  }
-  template <class T>
-  VAEFAST_HD static void gradient(T mu, T logvar, T prior_mu, T prior_logvar, T* d) {
-    const T precision_root = math::exp_careful(T(-0.5) * prior_logvar);
-    const T r = distance(mu, prior_mu, precision_root);
+  VAEFAST_HD static T evaluate(T mu, T logvar, T prior_mu, T prior_logvar, T* d) {
+    const Deviation<T> deviation(mu - prior_mu, prior_logvar);
     const T growth = math::expm1(logvar - prior_logvar);
-    d[0] = r == T(0) ? T(0) : r * precision_root;
+    d[0] = deviation.slope;
     d[1] = T(0.5) * growth;
-    d[2] = -d[0];
-    d[3] = T(-0.5) * (growth + r * r);
+    d[2] = -deviation.slope;
+    d[3] = T(-0.5) * (growth + deviation.squared);
+    return T(0.5) * (deviation.squared + math::phi(logvar - prior_logvar));
   }
 };
 
@@ -68,18 +68,15 @@ struct Bernoulli {
   static constexpr int arity = 2, target = 1;
 
   template <class T>
-  VAEFAST_HD static T value(T logit, T x) {
+  VAEFAST_HD static T evaluate(T logit, T x, T* d) {
     const T distance = logit >= T(0) ? logit : -logit;
     const T miss = logit >= T(0) ? T(1) - x : x;
-    const T linear = miss == T(0) ? T(0) : distance * miss;  // an infinite logit that is right costs 0
-    return -(linear + math::log1p_unit(math::exp(-distance)));
-  }
-  template <class T>
-  VAEFAST_HD static void gradient(T logit, T x, T* d) {
-    const T e = math::exp(logit >= T(0) ? -logit : logit);
+    const T e = math::exp(-distance);
     const T q = e / (T(1) + e);
-    d[0] = logit >= T(0) ? q - (T(1) - x) : x - q;
+    d[0] = logit >= T(0) ? q - miss : miss - q;
     d[1] = logit;
+    const T linear = miss == T(0) ? T(0) : distance * miss;  // an infinite logit that is right costs 0
+    return -(linear + math::log1p_unit(e));
   }
 };
 
@@ -94,14 +91,11 @@ struct BernoulliProbs {
     return log_p < T(-100) ? T(-100) : log_p;
   }
   template <class T>
-  VAEFAST_HD static T value(T p, T x) {
-    return x * clamped(math::log(p)) + (T(1) - x) * clamped(math::log1m(p));
-  }
-  template <class T>
-  VAEFAST_HD static void gradient(T p, T x, T* d) {
-    const T variance = (T(1) - p) * p;
+  VAEFAST_HD static T evaluate(T p, T x, T* d) {
+    const T log_p = clamped(math::log(p)), log_q = clamped(math::log1m(p)), variance = (T(1) - p) * p;
     d[0] = (x - p) / (variance < T(1e-12) ? T(1e-12) : variance);
-    d[1] = clamped(math::log(p)) - clamped(math::log1m(p));
+    d[1] = log_p - log_q;
+    return x * log_p + (T(1) - x) * log_q;
   }
 };
 
@@ -111,22 +105,12 @@ struct Gaussian {
   static constexpr int arity = 3, target = 1;
 
   template <class T>
-  VAEFAST_HD static T residual(T mean, T x, T precision_root) {
-    const T difference = x - mean;
-    return difference == T(0) ? T(0) : difference * precision_root;
-  }
-  template <class T>
-  VAEFAST_HD static T value(T mean, T x, T logvar) {
-    const T r = residual(mean, x, math::exp_careful(T(-0.5) * logvar));
-    return T(-0.5) * (T(math::kLog2Pi) + logvar + r * r);
-  }
-  template <class T>
-  VAEFAST_HD static void gradient(T mean, T x, T logvar, T* d) {
-    const T precision_root = math::exp_careful(T(-0.5) * logvar);
-    const T r = residual(mean, x, precision_root);
-    d[0] = r == T(0) ? T(0) : r * precision_root;
-    d[1] = -d[0];
-    d[2] = T(0.5) * (r * r - T(1));
+  VAEFAST_HD static T evaluate(T mean, T x, T logvar, T* d) {
+    const Deviation<T> deviation(x - mean, logvar);
+    d[0] = deviation.slope;
+    d[1] = -deviation.slope;
+    d[2] = T(0.5) * (deviation.squared - T(1));
+    return T(-0.5) * (T(math::kLog2Pi) + logvar + deviation.squared);
   }
 };
 

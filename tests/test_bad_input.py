@@ -1,0 +1,194 @@
+"""Every wrong input gets one clear sentence, and odd but right input gets right results."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from vaefast import ELBOLoss, autograd, likelihoods
+from vaefast import functional as VF
+
+LOGITS, X = torch.zeros(3, 4), torch.zeros(3, 4)
+MU, LOGVAR = torch.zeros(3, 2), torch.zeros(3, 2)
+
+
+def loss(recon_x=LOGITS, x=X, mu=MU, logvar=LOGVAR, likelihood="bernoulli", module=None, **options):
+    return ELBOLoss(likelihood, **(module or {}))(recon_x, x, mu, logvar, **options)
+
+
+WRONG = {
+    "target shape": (lambda: loss(x=torch.zeros(4)), ValueError, r"x must have the shape of recon_x, \(3, 4\), got \(4,\)"),
+    "target shape, broadcastable": (lambda: loss(x=torch.zeros(3, 1)), ValueError, r"got \(3, 1\)"),
+    "reduction": (lambda: loss(module={"reduction": "avg"}), ValueError, "reduction must be one of 'none', 'sum', 'mean', got 'avg'"),
+    "functional reduction": (lambda: VF.gaussian_kl(MU, LOGVAR, reduction="avg"), ValueError, "gaussian_kl: reduction .* got 'avg'"),
+    "integer logits": (lambda: loss(recon_x=LOGITS.long()), TypeError, "recon_x must be floating point, got torch.int64"),
+    "complex logits": (lambda: loss(recon_x=LOGITS + 0j), TypeError, "got torch.complex64"),
+    "numpy target": (lambda: loss(x=np.zeros((3, 4))), TypeError, "x must be a torch.Tensor, got numpy.ndarray"),
+    "no target": (lambda: loss(x=None), TypeError, "x must be a torch.Tensor, got NoneType"),
+    "integer target": (lambda: loss(x=X.long()), TypeError, "x must be floating point, bool or uint8, got torch.int64"),
+    "devices": (lambda: loss(x=X.to("meta")), ValueError, "x is on meta but recon_x is on cpu"),
+    "devices of the parts": (lambda: loss(mu=MU.to("meta"), logvar=LOGVAR.to("meta")), ValueError, "mu is on meta but x is on cpu"),
+    "sparse": (lambda: loss(recon_x=LOGITS.to_sparse()), NotImplementedError, "recon_x must be a dense strided tensor, got torch.sparse_coo"),
+    "quantized": (lambda: loss(recon_x=torch.quantize_per_tensor(LOGITS, 0.1, 0, torch.quint8)), NotImplementedError, "got torch.quint8"),
+    "nested": (lambda: loss(recon_x=torch.nested.nested_tensor([LOGITS, LOGITS])), NotImplementedError, "nested tensor; pad it"),
+    "mkldnn": (lambda: loss(recon_x=LOGITS.to_mkldnn()), NotImplementedError, "got torch._mkldnn"),
+    "mu and logvar": (lambda: loss(logvar=torch.zeros(3, 3)), ValueError, r"logvar must have the shape of mu, \(3, 2\), got \(3, 3\)"),
+    "logvar an int": (lambda: VF.gaussian_kl(MU, 0), TypeError, "gaussian_kl: logvar must be a torch.Tensor, got int"),
+    "batches": (lambda: loss(mu=torch.zeros(5, 2), logvar=torch.zeros(5, 2)), ValueError, "the first dimension of both is the batch"),
+    "beta NaN": (lambda: loss(module={"beta": math.nan}), ValueError, "beta must be a finite number of at least 0, got nan"),
+    "beta negative": (lambda: loss(beta=-1.0), ValueError, "beta .* got -1"),
+    "beta bool": (lambda: loss(beta=True), TypeError, "beta must be a number, got bool"),
+    "beta shape": (lambda: loss(beta=torch.ones(3)), ValueError, r"0-dimensional tensor, got shape \(3,\)"),
+    "free bits": (lambda: loss(module={"free_bits": -0.5}), ValueError, "free_bits must be a finite number of at least 0, got -0.5"),
+    "generator type": (lambda: VF.reparameterize(MU, LOGVAR, generator=5), TypeError, "generator must be a torch.Generator, got int"),
+    "generator device": (lambda: VF.reparameterize(MU.to("meta"), LOGVAR.to("meta"), generator=torch.Generator()), ValueError, "generator is on cpu but the tensors are on meta"),
+    "eps shape": (lambda: VF.reparameterize(MU, LOGVAR, eps=torch.zeros(5)), ValueError, r"eps must be broadcastable to shape \(3, 2\), got \(5,\)"),
+    "num_samples": (lambda: VF.reparameterize(MU, LOGVAR, num_samples=-1), ValueError, "num_samples must not be negative, got -1"),
+    "num_samples type": (lambda: VF.reparameterize(MU, LOGVAR, num_samples=2.0), TypeError, "num_samples must be an int or None, got float"),
+    "batch_dims": (lambda: VF.gaussian_kl(MU, LOGVAR, batch_dims=3), ValueError, "batch_dims must be between 0 and 2, the dimensions of mu, got 3"),
+    "likelihood name": (lambda: loss(likelihood="bernouli"), ValueError, "likelihood must be one of 'bernoulli', 'bernoulli_probs', 'gaussian', got 'bernouli'"),
+    "likelihood object": (lambda: loss(likelihood=3), TypeError, "likelihood must be a name or have log_prob, got int"),
+    "mask dtype": (lambda: loss(mask=torch.ones(3, 4)), TypeError, "mask must be a bool tensor, got torch.float32"),
+    "mask shape": (lambda: loss(mask=torch.ones(5, dtype=torch.bool)), ValueError, r"mask must be broadcastable to the shape of x, \(3, 4\), got \(5,\)"),
+    "weight shape": (lambda: loss(weight=torch.ones(3, 1)), ValueError, r"weight must have shape \(3,\), got \(3, 1\)"),
+    "prior shape": (lambda: loss(prior_mu=torch.zeros(5)), ValueError, "prior_mu must be broadcastable"),
+    "target scale": (lambda: VF.bernoulli_log_likelihood(LOGITS, X, target_scale=math.inf), ValueError, "target_scale must be a finite number, got inf"),
+    "scale": (lambda: likelihoods.Gaussian(scale=0.0), ValueError, "scale must be positive, got 0.0"),
+    "two scales": (lambda: likelihoods.Gaussian(learn_scale=True, optimal_scale=True), ValueError, "exclude each other"),
+    "gaussian triple": (lambda: loss(recon_x=(LOGITS,) * 3, likelihood="gaussian"), ValueError, r"expected \(mean, logvar\), got 3 tensors"),
+    "values, target": (lambda: loss(x=X + 2, module={"validate": True}), ValueError, r"targets must lie in \[0, 1\], got values from 2 to 2"),
+    "values, NaN": (lambda: loss(mu=MU * math.nan, module={"validate": True}), ValueError, "holds NaN or infinite values"),
+    "unknown term": (lambda: autograd.row_sum("poison", (MU, LOGVAR)), ValueError, "no term is named 'poison'; there are gaussian_kl"),
+    "operand count": (lambda: torch.ops.vaefast.row_sum("bernoulli", [X], None, None, "sum", 1, 1.0, 0, True), ValueError, "bernoulli takes 2 operands, got 1"),
+    "operand shape": (lambda: torch.ops.vaefast.row_sum("bernoulli", [X, MU], None, None, "sum", 1, 1.0, 0, True), ValueError, "operand 1 has shape"),
+    "noise key": (lambda: torch.ops.vaefast.rsample([MU, LOGVAR], torch.zeros(1), -1, False, 1, None), ValueError, "a noise key is two int64"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_one_clear_sentence(name):
+    call, kind, message = WRONG[name]
+    with pytest.raises(kind, match=message) as error:
+        call()
+    assert "\n" not in str(error.value).split("Exception raised")[0].strip()
+
+
+def test_an_input_changed_before_backward_raises():
+    for criterion in (ELBOLoss(), ELBOLoss(reduction="none")):
+        mu = torch.zeros(3, 2, requires_grad=True) * 1
+        value = criterion(LOGITS, X, mu, LOGVAR).sum()
+        mu.add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            value.backward()
+
+
+def test_backward_twice():
+    mu = torch.randn(3, 2, requires_grad=True)
+    value = loss(mu=mu)
+    value.backward(retain_graph=True)
+    first = mu.grad.clone()
+    mu.grad.zero_()  # a user's own change of the gradient must not reach the next pass
+    value.backward()
+    torch.testing.assert_close(mu.grad, first, rtol=1e-6, atol=0)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        value.backward()
+
+
+def test_odd_views_give_right_results():
+    base = torch.randn(3, 8, 2, dtype=torch.float64)
+    views = {
+        "expanded": base[:, :1, :1].expand(3, 4, 2),
+        "sliced": base[:, 1::2],
+        "flipped": base.flip(1)[:, :4],
+        "overlapping": base.as_strided((3, 4, 2), (2, 1, 1)),
+        "conjugated": torch.view_as_complex(base.clone())[:, :4].conj().real.unsqueeze(-1).expand(3, 4, 2),
+        "negated": torch.view_as_complex(base.clone())[:, :4].conj().imag.unsqueeze(-1).expand(3, 4, 2),
+    }
+    assert views["negated"].is_neg()
+    for name, view in views.items():
+        got = VF.gaussian_kl(view, view)
+        expected = 0.5 * (view**2 + view.exp() - 1 - view).flatten(1).sum(1)
+        torch.testing.assert_close(got, expected, msg=name)
+
+
+def test_odd_upstream_gradients():
+    """Expanded, strided, zero and missing."""
+    mu, logvar = torch.randn(6, 3, requires_grad=True), torch.randn(6, 3)
+    for upstream in (torch.ones(()).expand(6), torch.randn(12)[::2], torch.zeros(6)):
+        (got,) = torch.autograd.grad(VF.gaussian_kl(mu, logvar), mu, upstream)
+        torch.testing.assert_close(got, upstream[:, None] * mu.detach())
+    z, kl = VF.rsample_kl(mu, logvar)
+    (got,) = torch.autograd.grad(kl.sum(), mu)
+    torch.testing.assert_close(got, mu.detach())
+
+
+def test_empty_batch_and_no_dimensions():
+    empty = torch.zeros(0, 4, requires_grad=True)
+    z = torch.zeros(0, 2)
+    assert ELBOLoss(reduction="sum")(empty, empty.detach(), z, z) == 0
+    value = ELBOLoss()(empty, empty.detach(), z, z)
+    assert value.isnan()
+    value.backward()
+    assert empty.grad.shape == (0, 4)
+    assert VF.gaussian_kl(z, z).shape == (0,) and VF.gaussian_kl(z, z, reduction="mean").isnan()
+    assert VF.reparameterize(z, z).shape == (0, 2) and VF.reparameterize(MU, LOGVAR, num_samples=0).shape == (0, 3, 2)
+    point = torch.tensor(1.0, requires_grad=True)
+    value = VF.gaussian_kl(point, torch.tensor(0.0))
+    value.backward()
+    assert value.shape == () and value.item() == 0.5 and point.grad == 1
+    assert VF.reparameterize(point, point).shape == ()
+    assert VF.gaussian_kl(torch.ones(3), torch.zeros(3)).tolist() == [0.5] * 3
+
+
+def test_nan_stays_where_it_is():
+    logits = torch.randn(4, 5)
+    logits[2, 3] = math.nan
+    logits.requires_grad_()
+    values = VF.bernoulli_log_likelihood(logits, torch.rand(4, 5))
+    assert values.isnan().tolist() == [False, False, True, False]
+    (grad,) = torch.autograd.grad(values.sum(), logits)
+    assert grad.isnan().sum() == 1 and grad[2, 3].isnan()
+
+
+@pytest.mark.parametrize("batch", [65535, 65536, 65537])
+def test_large_batches(batch):
+    mu = torch.randn(batch, 3)
+    kl = VF.gaussian_kl(mu, mu)
+    torch.testing.assert_close(kl, 0.5 * (mu**2 + mu.exp() - 1 - mu).sum(1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_more_than_2_to_the_31_elements(rows):
+    """64-bit indices: the last element, in bfloat16, beyond 2^31, counts like the first."""
+    columns = (2**31 + 64) // rows
+    logits = torch.zeros(rows, columns, dtype=torch.bfloat16)
+    x = torch.zeros(1, 1, dtype=torch.bool).expand(rows, columns)
+    logits[-1, -1] = 100.0
+    got = VF.bernoulli_log_likelihood(logits, x)
+    plain = -columns * math.log(2.0)
+    assert got[-1].item() == pytest.approx(plain - 100 + math.log(2.0), rel=2**-22)
+    row_sum = torch.ops.vaefast.row_sum
+    (grad,) = row_sum("bernoulli", [logits, x], None, None, "sum", 1, 1.0, 1, False)[1]
+    assert grad[-1, -1] == -1 and grad[0, 0] == -0.5 and grad[-1, -2] == -0.5
+
+
+def test_an_import_without_the_library_or_with_another_torch(tmp_path):
+    """One message, naming both versions and what to do."""
+    program = """
+import sys, types
+built = types.ModuleType("vaefast._built_for"); {setup}
+sys.modules["vaefast._built_for"] = {module}
+try:
+    import vaefast
+except ImportError as error:
+    print(error)
+"""
+    for setup, module, expected in (
+        ("built.TORCH = '1.2.3'", "built", f"compiled for torch 1.2.3, but torch {torch.__version__} is running"),
+        ("", "None", f"library is missing (torch {torch.__version__} is running)"),
+    ):
+        run = subprocess.run([sys.executable, "-c", program.format(setup=setup, module=module)], capture_output=True, text=True)
+        assert expected in run.stdout and "pip install" in run.stdout, run.stdout + run.stderr

@@ -1,0 +1,282 @@
+"""ELBOLoss against the losses that people write, and its own options against their definitions."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import vaefast
+from vaefast import ELBOLoss, likelihoods
+from vaefast import functional as VF
+
+SHAPES = [((128, 784), (128, 20)), ((7, 1, 8, 8), (7, 4)), ((33, 3, 10, 10), (33, 2, 5, 5))]
+
+
+def inputs(data_shape, latent_shape, dtype=torch.float32):
+    logits = torch.randn(data_shape, dtype=dtype)
+    return [logits, torch.rand(data_shape, dtype=dtype), torch.randn(latent_shape, dtype=dtype), torch.randn(latent_shape, dtype=dtype)]
+
+
+def pytorch_examples(recon_x, x, mu, logvar):
+    """The loss of pytorch/examples: probabilities, everything summed."""
+    bce = F.binary_cross_entropy(recon_x, x, reduction="sum")
+    return bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_equals_pytorch_examples(shapes):
+    """Loss and gradients to 2e-6, with the encoder's head chunked in two, from probabilities and from logits."""
+    logits, x, _, _ = inputs(*shapes)
+    head = torch.randn(shapes[1][0], 2 * shapes[1][1], *shapes[1][2:])
+
+    def run(function):
+        leaves = [logits.clone().requires_grad_(), head.clone().requires_grad_()]
+        loss = function(leaves[0], x, *leaves[1].chunk(2, 1))
+        return loss.item(), torch.autograd.grad(loss, leaves)
+
+    expected, expected_grads = run(lambda l, *rest: pytorch_examples(torch.sigmoid(l), *rest))
+    for function in (
+        lambda l, *rest: ELBOLoss("bernoulli_probs", reduction="sum")(torch.sigmoid(l), *rest),
+        lambda l, *rest: ELBOLoss("bernoulli", reduction="sum")(l, *rest),
+        lambda l, *rest: ELBOLoss("bernoulli", reduction="sum", inplace=True)(l * 1, *rest),
+        lambda l, *rest: ELBOLoss("bernoulli", reduction="none")(l, *rest).sum(),
+    ):
+        loss, grads = run(function)
+        assert loss == pytest.approx(expected, rel=2e-6)
+        for g, e in zip(grads, expected_grads, strict=True):
+            torch.testing.assert_close(g, e, rtol=2e-6, atol=2e-6)
+
+
+def test_mean_is_over_samples_of_sums():
+    args = inputs(*SHAPES[0])
+    none = ELBOLoss(reduction="none")(*args)
+    assert none.shape == (128,)
+    torch.testing.assert_close(ELBOLoss()(*args), none.mean(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(ELBOLoss(reduction="sum")(*args), none.sum(), rtol=1e-6, atol=0)
+
+
+def eager64(likelihood, recon_x, x, mu, logvar, prior_mu=None, prior_logvar=None, beta=1.0, weight=None, mask=None):
+    """Per-sample loss in float64, by torch.distributions."""
+    if likelihood == "bernoulli":
+        fit = -F.binary_cross_entropy_with_logits(recon_x, x, reduction="none")
+    else:
+        mean, lv = recon_x if isinstance(recon_x, tuple) else (recon_x, torch.zeros_like(recon_x))
+        fit = torch.distributions.Normal(mean, (lv / 2).exp()).log_prob(x)
+    if mask is not None:
+        fit = fit * mask
+    prior_mu = torch.zeros_like(mu) if prior_mu is None else prior_mu.expand_as(mu)
+    prior_logvar = torch.zeros_like(mu) if prior_logvar is None else prior_logvar.expand_as(mu)
+    normal = torch.distributions.Normal
+    kl = torch.distributions.kl_divergence(normal(mu, (logvar / 2).exp()), normal(prior_mu, (prior_logvar / 2).exp()))
+    loss = beta * kl.flatten(1).sum(1) - fit.flatten(1).sum(1)
+    return loss if weight is None else weight * loss
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("extra", ["plain", "prior", "learned prior", "beta", "weight", "mask", "everything"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "heteroscedastic"])
+def test_options(likelihood, extra, reduction):
+    """Every option and its gradient against torch.distributions, in float64."""
+    recon_x, x, mu, logvar = inputs((6, 5, 4), (6, 3), torch.float64)
+    leaves = [recon_x.requires_grad_(), mu.requires_grad_(), logvar.requires_grad_()]
+    options = {}
+
+    def leaf(*shape):
+        leaves.append(torch.randn(shape, dtype=torch.float64, requires_grad=True))
+        return leaves[-1]
+
+    if extra in ("prior", "everything"):
+        options |= {"prior_mu": leaf(6, 3), "prior_logvar": leaf(6, 3)}
+    if extra == "learned prior":
+        options |= {"prior_mu": leaf(3), "prior_logvar": leaf(3)}
+    if extra in ("beta", "everything"):
+        options["beta"] = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+        leaves.append(options["beta"])
+    if extra in ("weight", "everything"):
+        options["weight"] = leaf(6)
+    if extra in ("mask", "everything"):
+        options["mask"] = torch.rand(6, 5, 4) < 0.5
+    if likelihood == "heteroscedastic":
+        recon_x = (recon_x, leaf(6, 5, 4))
+    criterion = ELBOLoss("bernoulli" if likelihood == "bernoulli" else "gaussian", reduction=reduction)
+    loss, parts = criterion(recon_x, x, mu, logvar, return_parts=True, **options)
+    rows = eager64(likelihood, recon_x, x, mu, logvar, **options)
+    expected = {"none": lambda: rows, "sum": rows.sum, "mean": rows.mean}[reduction]()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn_like(loss)
+    got = torch.autograd.grad(loss, leaves, upstream, retain_graph=True)
+    wanted = torch.autograd.grad(expected, leaves, upstream, retain_graph=True)
+    for g, e in zip(got, wanted, strict=True):
+        torch.testing.assert_close(g, e, rtol=1e-10, atol=1e-12)
+    again = torch.autograd.grad(loss, leaves, upstream)  # the retained graph, swept anew
+    for g, e in zip(again, wanted, strict=True):
+        torch.testing.assert_close(g, e, rtol=1e-10, atol=1e-12)
+    beta = options.get("beta", 1.0)
+    torch.testing.assert_close(parts.elbo, parts.log_likelihood - beta * parts.kl)
+
+
+def test_parts_are_differentiable():
+    recon_x, x, mu, logvar = inputs((6, 20), (6, 3), torch.float64)
+    leaves = [t.requires_grad_() for t in (recon_x, mu, logvar)]
+    loss, parts = ELBOLoss()(recon_x, x, mu, logvar, return_parts=True)
+    got = torch.autograd.grad(loss + parts.kl.square().sum() - parts.log_likelihood.sin().sum(), leaves)
+    fit, kl = VF.bernoulli_log_likelihood(recon_x, x), VF.gaussian_kl(mu, logvar)
+    expected = torch.autograd.grad((kl - fit).mean() + kl.square().sum() - fit.sin().sum(), leaves)
+    for g, e in zip(got, expected, strict=True):
+        torch.testing.assert_close(g, e, rtol=1e-12, atol=1e-12)
+
+
+def test_parts_agree_with_functional_elbo():
+    args = inputs(*SHAPES[2])
+    _, parts = ELBOLoss(beta=0.5)(*args, return_parts=True)
+    elbo = VF.elbo(*args, beta=0.5)
+    for name in ("elbo", "log_likelihood", "kl"):
+        assert getattr(parts, name).shape == (33,)
+        torch.testing.assert_close(getattr(parts, name), getattr(elbo, name), rtol=1e-6, atol=0)
+
+
+def test_free_bits():
+    """max(free bits, the batch's mean KL) of each dimension, summed; its gradient stops where a dimension is below."""
+    recon_x, x, mu, logvar = inputs((50, 10), (50, 6), torch.float64)
+    mu[:, :3] *= 0.01
+    logvar[:, :3] *= 0.01
+    mu.requires_grad_()
+    loss, parts = ELBOLoss(free_bits=0.25, beta=2.0)(recon_x, x, mu, logvar, return_parts=True)
+    per_dimension = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).mean(0)
+    assert (per_dimension[:3] < 0.25).all() and (per_dimension[3:] > 0.25).all()
+    floored = torch.maximum(per_dimension, torch.tensor(0.25)).sum()
+    torch.testing.assert_close(loss, 2.0 * floored - parts.log_likelihood.mean())
+    loss.backward()
+    assert (mu.grad[:, :3] == 0).all() and (mu.grad[:, 3:] != 0).all()
+
+
+def test_inplace_writes_the_gradient_over_the_logits():
+    _, x, mu, logvar = inputs(*SHAPES[0])
+    hidden, layer = torch.randn(128, 30), nn.Linear(30, 784)
+    losses, grads = [], []
+    for inplace in (False, True):
+        logits = layer(hidden)
+        before = logits.data_ptr(), logits.detach().clone()
+        loss = ELBOLoss(inplace=inplace)(logits, x, mu, logvar)
+        losses.append(loss.item())
+        grads.append(torch.autograd.grad(loss, layer.weight, retain_graph=True)[0])
+        assert (logits._version > 0) == inplace == (not torch.equal(logits, before[1])) and logits.data_ptr() == before[0]
+    assert losses[0] == losses[1] and torch.equal(*grads)
+    with pytest.raises(RuntimeError, match="inplace=True.*once only"):
+        loss.backward()
+    leaf = torch.zeros(128, 784, requires_grad=True)
+    ELBOLoss(inplace=True)(leaf, x, mu, logvar).backward()
+    assert torch.equal(leaf, torch.zeros(128, 784)), "a leaf is never written"
+    with torch.no_grad():
+        logits = layer(hidden)
+        ELBOLoss(inplace=True)(logits, x, mu, logvar)
+        assert logits._version == 0, "without a gradient there is nothing to write"
+
+
+def test_inplace_makes_a_stale_use_raise():
+    _, x, mu, logvar = inputs(*SHAPES[0])
+    probs = torch.sigmoid(torch.randn(128, 784, requires_grad=True))  # sigmoid's backward reads its output
+    loss = ELBOLoss("bernoulli_probs", inplace=True)(probs, x, mu, logvar)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_uint8_images():
+    image = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    logits, z = torch.randn(4, 3, 8, 8), torch.zeros(4, 2)
+    expected = ELBOLoss()(logits, image / 255, z, z)
+    torch.testing.assert_close(ELBOLoss(target_scale=1 / 255)(logits, image, z, z), expected, rtol=1e-6, atol=0)
+    likelihood = likelihoods.Bernoulli(target_scale=1 / 255)
+    torch.testing.assert_close(ELBOLoss(likelihood)(logits, image, z, z), expected, rtol=1e-6, atol=0)
+
+
+def test_gaussian_scales():
+    mean, x = torch.randn(8, 50, dtype=torch.float64), torch.randn(8, 50, dtype=torch.float64)
+    normal = torch.distributions.Normal
+    fixed = likelihoods.Gaussian(scale=0.5)
+    torch.testing.assert_close(fixed.log_prob(mean, x), normal(mean, 0.5).log_prob(x).sum(1))
+    learned = likelihoods.Gaussian(scale=2.0, learn_scale=True).double()
+    value = learned.log_prob(mean, x).sum()
+    value.backward()
+    torch.testing.assert_close(value, normal(mean, 2.0).log_prob(x).sum())
+    expected = 0.5 * ((x - mean).square() / 4 - 1).sum()  # d log N / d logvar
+    torch.testing.assert_close(learned.logvar.grad, expected, rtol=1e-6, atol=0)
+    assert [name for name, _ in learned.named_parameters()] == ["logvar"]
+    optimal = likelihoods.Gaussian(optimal_scale=True)
+    best = optimal.log_prob(mean, x).sum()
+    sigma = (x - mean).square().mean().sqrt()
+    torch.testing.assert_close(best, normal(mean, sigma).log_prob(x).sum())
+    assert best > normal(mean, sigma * 1.01).log_prob(x).sum()
+    mean.requires_grad_()
+    got = torch.autograd.grad(optimal.log_prob(mean, x).sum(), mean)[0]
+    sigma = (x - mean).square().mean().sqrt()
+    expected = torch.autograd.grad(normal(mean, sigma).log_prob(x).sum(), mean)[0]
+    torch.testing.assert_close(got, expected)
+
+
+def test_likelihood_means_and_samples():
+    logits = torch.randn(20_000, 3)
+    bernoulli = likelihoods.Bernoulli()
+    torch.testing.assert_close(bernoulli.mean(logits), torch.sigmoid(logits))
+    draws = bernoulli.sample(torch.zeros(20_000, 3))
+    assert set(draws.unique().tolist()) == {0.0, 1.0} and abs(draws.mean() - 0.5) < 0.02
+    gaussian = likelihoods.Gaussian(scale=0.1)
+    assert abs((gaussian.sample(logits) - logits).std() - 0.1) < 0.002
+    pair = (logits, torch.full_like(logits, 2.0))
+    assert abs((gaussian.sample(pair) - logits).std() - torch.e) < 0.05 and gaussian.mean(pair) is logits
+
+
+def test_a_users_own_likelihood():
+    class Laplace(nn.Module):
+        def log_prob(self, recon_x, x, *, mask=None, batch_dims=1):
+            return torch.distributions.Laplace(recon_x, 1.0).log_prob(x).sum(1)
+
+    recon_x, x, mu, logvar = inputs((5, 6), (5, 2))
+    loss = ELBOLoss(Laplace())(recon_x, x, mu, logvar)
+    expected = (VF.gaussian_kl(mu, logvar) - Laplace().log_prob(recon_x, x)).mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_two_operator_calls():
+    """A forward and a backward pass of the loss are two calls into the library."""
+    args = [t.requires_grad_(k != 1) for k, t in enumerate(inputs(*SHAPES[0]))]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        ELBOLoss()(*args).backward()
+    names = [e.name for e in profile.events() if e.name.startswith("vaefast::")]
+    assert names == ["vaefast::elbo", "vaefast::scale_"]
+
+
+def test_upstream_gradient_scales():
+    args = [t.requires_grad_(k != 1) for k, t in enumerate(inputs(*SHAPES[1]))]
+    leaves = [args[0], *args[2:]]
+    one = torch.autograd.grad(ELBOLoss()(*args), leaves)
+    for factor in (0.0, -2.5, 65536.0):
+        scaled = torch.autograd.grad(ELBOLoss()(*args), leaves, torch.tensor(factor))
+        for s, o in zip(scaled, one, strict=True):
+            torch.testing.assert_close(s, factor * o, rtol=1e-6, atol=0)
+
+
+def test_module_behaves():
+    criterion = ELBOLoss(likelihoods.Gaussian(learn_scale=True), beta=0.5)
+    for twin in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
+        args = inputs(*SHAPES[1])
+        assert torch.equal(twin(*args), criterion(*args))
+    assert list(criterion.state_dict()) == ["likelihood.logvar"] and not ELBOLoss().state_dict()
+    assert repr(ELBOLoss(beta=4)).startswith("ELBOLoss(\n  beta=4, reduction='mean'")
+    assert vaefast.__version__
+
+
+def test_autocast_with_grad_scaler_shapes():
+    """Under bfloat16 autocast the decoder's output is bfloat16 and everything else float32."""
+    layer = nn.Linear(16, 30)
+    x, mu, logvar = torch.rand(4, 30), torch.randn(4, 2), torch.randn(4, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = layer(torch.randn(4, 16))
+        assert logits.dtype == torch.bfloat16
+        loss = ELBOLoss()(logits, x, mu, logvar)
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert layer.weight.grad.dtype == torch.float32 and layer.weight.grad.isfinite().all()
