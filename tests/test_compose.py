@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import nn
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint

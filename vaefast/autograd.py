@@ -60,9 +60,12 @@ def _scaled(buffers: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
     return list(buffers)
 
 
-def _needs_composite() -> bool:
+def _needs_composite(*grads: Tensor | None) -> bool:
     """Whether a backward pass has to be differentiable itself (create_graph=True), or batched (is_grads_batched=True)."""
-    return torch.is_grad_enabled() or _transformed()
+    if torch.is_grad_enabled() or _transformed():
+        return True
+    batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", None)
+    return not torch.compiler.is_compiling() and (batched is None or any(g is not None and batched(g) for g in grads))
 
 
 def _composite_vjp(
@@ -113,7 +116,7 @@ class RowSum(torch.autograd.Function):
         term, reduction, batch_dims, target_scale = ctx.options
         mask, *saved = ctx.saved_tensors
         operands, buffers = saved[: len(ctx.needed)], saved[len(ctx.needed) :]
-        if _needs_composite():
+        if _needs_composite(grad):
 
             def composite(*inputs: Tensor) -> Tensor:
                 return reference.row_sum(term, inputs, mask, reduction, batch_dims, target_scale)
@@ -193,14 +196,15 @@ class ElboLoss(torch.autograd.Function):
         mask, weight, beta, fit, kl, *saved = ctx.saved_tensors
         beta = ctx.beta if beta is None else beta
         operands, buffers = saved[: len(ctx.needed)], saved[len(ctx.needed) :]
-        one_pass = not _needs_composite() and not ctx.spent and upstream[1] is None and upstream[2] is None
+        needs_composite = _needs_composite(*upstream)
+        one_pass = not needs_composite and not ctx.spent and upstream[1] is None and upstream[2] is None
         if ctx.inplace and not one_pass:
             raise RuntimeError(
                 "vaefast.ELBOLoss: with inplace=True the prediction holds its gradient now, so the graph can be run "
                 "backward once only, from the loss, and without create_graph"
             )
         likelihood, reduction, batch_dims, target_scale = ctx.options
-        if _needs_composite():
+        if needs_composite:
 
             def composite(weight: Tensor | None, beta: float | Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
                 fit_inputs, latent = inputs[: ctx.arity], inputs[ctx.arity :]
@@ -302,7 +306,7 @@ class Rsample(torch.autograd.Function):
         if grad_z is None and grad_kl is None:
             return (None,) * (4 + len(ctx.needed))
         key, *latent = ctx.saved_tensors
-        if not _needs_composite():
+        if not _needs_composite(grad_z, grad_kl):
             needed = ctx.needed
             if grad_kl is None:  # z does not depend on the prior
                 latent, needed = latent[:2], (*needed[:2], *[False] * (len(needed) - 2))

@@ -1,0 +1,151 @@
+"""Data for the command line: scikit-learn's bundled digits, or a user's .npy, .npz, IDX file or folder of images. Nothing is
+downloaded and nothing is unpickled."""
+
+import gzip
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+# IDX: 0, 0, type code, number of dimensions, the dimensions as big-endian uint32, the elements
+_IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+class DataError(ValueError):
+    """What is wrong with a data set, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples of shape (N, channels, height, width), or (N, D) where they are not images.
+
+    uint8 data keeps its type; `batch` brings any data to float32, bytes to [0, 1].
+    """
+
+    name: str
+    train: Tensor
+    test: Tensor
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return tuple(self.train.shape[1:])
+
+    @staticmethod
+    def floats(x: Tensor) -> Tensor:
+        return x.to(torch.float32) / 255 if x.dtype is torch.uint8 else x.to(torch.float32)
+
+    def batches(self, size: int, seed: int) -> Iterator[Tensor]:
+        """The training set once, in an order that the seed gives."""
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
+        for indices in order.split(size):
+            yield self.floats(self.train[indices])
+
+    def check_unit_interval(self) -> None:
+        low, high = float(self.train.min()), float(self.train.max())
+        if self.train.dtype is not torch.uint8 and (low < 0 or high > 1):
+            raise DataError(
+                f"{self.name}: values run from {low:g} to {high:g}, but a Bernoulli likelihood needs [0, 1]; "
+                "scale them, or train with --likelihood gaussian"
+            )
+
+
+def load(source: str, test_fraction: float = 0.2) -> Dataset:
+    """The data set that `--data` names, split at random, the same way every time."""
+    x = _load_digits() if source == "digits" else _load_path(Path(source))
+    if len(x) < 2 or x.numel() == 0:
+        raise DataError(f"{source}: needs at least 2 samples, got shape {tuple(x.shape)}")
+    if not torch.isfinite(x).all():
+        raise DataError(f"{source}: holds NaN or infinite values")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    held_out = max(1, math.floor(len(x) * test_fraction))
+    return Dataset(source, x[order[held_out:]], x[order[:held_out]])
+
+
+def _load_digits() -> Tensor:
+    from sklearn.datasets import load_digits
+
+    return torch.from_numpy(load_digits().images / 16.0).float().unsqueeze(1)
+
+
+def _load_path(path: Path) -> Tensor:
+    if path.is_dir():
+        return _load_images(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder")
+    try:
+        if path.suffix == ".npy":
+            array = np.load(path, allow_pickle=False)
+        elif path.suffix == ".npz":
+            array = _first_array(path)
+        else:
+            array = _read_idx(path)
+    except (OSError, ValueError, EOFError, KeyError, SyntaxError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: cannot be read as an array of numbers ({error})") from None
+    return _to_samples(path, array)
+
+
+def _first_array(path: Path) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as archive:
+        names = [name for name in ("x_train", "train", "images", "x", "data") if name in archive.files]
+        names = names or archive.files
+        if not names:
+            raise DataError(f"{path}: holds no array")
+        return np.asarray(archive[names[0]])
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rb") as file:
+        magic = file.read(4)
+        if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_DTYPES:
+            raise DataError(f"{path}: not a .npy, .npz or IDX file")
+        shape = struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))
+        dtype = np.dtype(_IDX_DTYPES[magic[2]])
+        expected = math.prod(shape) * dtype.itemsize
+        content = file.read(expected)  # of a damaged header, at most what the file holds
+    if len(content) != expected:
+        raise DataError(f"{path}: an IDX file of shape {shape} needs {expected} bytes of data, found {len(content)}")
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _load_images(folder: Path) -> Tensor:
+    from PIL import Image, UnidentifiedImageError
+
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    images: list[np.ndarray] = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                gray = image.mode in ("1", "L", "LA", "I", "I;16", "F")
+                pixels = np.asarray(image.convert("L" if gray else "RGB"))
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise DataError(f"{file}: cannot be read as an image ({error})") from None
+        if images and pixels.shape != images[0].shape:
+            raise DataError(f"{file}: is {pixels.shape} but {files[0].name} is {images[0].shape}; images must be of one size and mode")
+        images.append(pixels)
+    return _to_samples(folder, np.stack(images))
+
+
+def _to_samples(path: Path, array: np.ndarray) -> Tensor:
+    """(N, D), (N, H, W) or (N, H, W, C) or (N, C, H, W) numbers as samples."""
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{path}: holds {array.dtype}, expected numbers")
+    if not 2 <= array.ndim <= 4:
+        raise DataError(f"{path}: has shape {array.shape}, expected (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C)")
+    kept = array if array.dtype == np.uint8 else array.astype(np.float32)
+    x = torch.from_numpy(np.array(kept, order="C"))
+    if x.dim() == 3:
+        return x.unsqueeze(1)
+    if x.dim() == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+        return x.permute(0, 3, 1, 2).contiguous()
+    return x
