@@ -13,10 +13,10 @@ from setuptools import build_meta, find_packages, setup
 from setuptools.build_meta import *  # noqa: F403  the hooks that are not overridden below
 
 TORCH = "torch>=2.10"
-ARCHS = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"  # Ampere to Blackwell, and PTX for what comes later
+ARCHS = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"  # Ampere to Blackwell; PTX for later ones
 CXX_FLAGS = ["-O3", "-g0", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
-# Loops over branch-free code vectorize only where neither errno nor floating-point traps matter. NaN and infinities keep
-# their meaning under all three.
+# Loops over branch-free code vectorize only where neither errno nor floating-point traps matter. NaN and infinities
+# keep their meaning under all three.
 CXX_FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 
 
@@ -25,7 +25,8 @@ def see_torch():
     spec = importlib.util.find_spec("torch")
     if spec and spec.origin:
         return True
-    probe = "import importlib.util as u, json, sys; s = u.find_spec('torch'); print(json.dumps(sys.path if s and s.origin else []))"
+    probe = "import importlib.util as u, json, sys; s = u.find_spec('torch')"
+    probe += "; print(json.dumps(sys.path if s and s.origin else []))"
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONNOUSERSITE")}  # pip's isolation
     for python in filter(None, [os.environ.get("VAEFAST_TORCH_PYTHON"), sys.executable]):
         run = subprocess.run([python, "-c", probe], env=env, cwd=os.path.dirname(python) or None, capture_output=True)
@@ -57,7 +58,7 @@ def build_editable(*args, **kwargs):
 
 
 def extension():
-    """The extension module and its build command, with CUDA where VAEFAST_CUDA (0, 1 or auto) and the toolkit say so."""
+    """The extension module and its build command."""
     import torch
     from torch.utils import cpp_extension
 

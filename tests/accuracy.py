@@ -155,7 +155,9 @@ def worst(quantity: Quantity, n: int, seed: int = 0) -> tuple[float, str, float]
         got = computed(quantity.term, operands, quantity.output).double()
         finite = true.abs() < torch.finfo(torch.float32).max
         errors = torch.where(finite, (got - true).abs() / unit(quantity, operands, true), 0.0)
-        assert torch.equal(got.isfinite(), finite), f"{quantity.name}: finite where the true value is not, or not: {regime}"
+        assert torch.equal(got.isfinite(), finite), (
+            f"{quantity.name}: finite where the true value is not, or not: {regime}"
+        )
         outside += int((errors > quantity.bound).sum())
         if errors.max() > worst_error:
             worst_error, where = errors.max().item(), regime

@@ -107,7 +107,9 @@ def test_vmap(criterion):
     expected = torch.stack([criterion(*[s[k] for s in stacked]) for k in range(2)])
     torch.testing.assert_close(got, expected)
     got = torch.func.vmap(torch.func.grad(lambda *a: criterion(*a).sum()))(*stacked)
-    expected = torch.stack([eager_grads(lambda *a: criterion(*a).sum(), [s[k] for s in stacked])[1][0] for k in range(2)])
+    expected = torch.stack(
+        [eager_grads(lambda *a: criterion(*a).sum(), [s[k] for s in stacked])[1][0] for k in range(2)]
+    )
     torch.testing.assert_close(got, expected)
 
 
@@ -158,7 +160,11 @@ def test_double_backward_of_a_sample():
         (second,) = torch.autograd.grad(first.sum(), logvar)
         eps_sigma = z - mu
         lead = 0 if options else ()
-        expected = (0.5 * eps_sigma**2 + 0.5 * z * eps_sigma).sum(lead) if options else 0.5 * eps_sigma**2 + 0.5 * z * eps_sigma
+        expected = (
+            (0.5 * eps_sigma**2 + 0.5 * z * eps_sigma).sum(lead)
+            if options
+            else 0.5 * eps_sigma**2 + 0.5 * z * eps_sigma
+        )
         torch.testing.assert_close(second, expected.detach())
 
 
@@ -218,4 +224,6 @@ def test_batched_gradients():
     args = [t.requires_grad_() for t in inputs()]
     value = ELBOLoss(reduction="none")(*args)
     (got,) = torch.autograd.grad(value, args[0], torch.eye(6, dtype=torch.float64), is_grads_batched=True)
-    torch.testing.assert_close(got.sum(0), torch.autograd.grad(ELBOLoss("bernoulli", reduction="sum")(*args), args[0])[0])
+    torch.testing.assert_close(
+        got.sum(0), torch.autograd.grad(ELBOLoss("bernoulli", reduction="sum")(*args), args[0])[0]
+    )

@@ -17,7 +17,12 @@ SHAPES = [((128, 784), (128, 20)), ((7, 1, 8, 8), (7, 4)), ((33, 3, 10, 10), (33
 
 def inputs(data_shape, latent_shape, dtype=torch.float32):
     logits = torch.randn(data_shape, dtype=dtype)
-    return [logits, torch.rand(data_shape, dtype=dtype), torch.randn(latent_shape, dtype=dtype), torch.randn(latent_shape, dtype=dtype)]
+    return [
+        logits,
+        torch.rand(data_shape, dtype=dtype),
+        torch.randn(latent_shape, dtype=dtype),
+        torch.randn(latent_shape, dtype=dtype),
+    ]
 
 
 def pytorch_examples(recon_x, x, mu, logvar):
@@ -163,7 +168,9 @@ def test_inplace_writes_the_gradient_over_the_logits():
         loss = ELBOLoss(inplace=inplace)(logits, x, mu, logvar)
         losses.append(loss.item())
         grads.append(torch.autograd.grad(loss, layer.weight, retain_graph=True)[0])
-        assert (logits._version > 0) == inplace == (not torch.equal(logits, before[1])) and logits.data_ptr() == before[0]
+        assert (logits._version > 0) == inplace == (not torch.equal(logits, before[1])) and logits.data_ptr() == before[
+            0
+        ]
     assert losses[0] == losses[1] and torch.equal(*grads)
     with pytest.raises(RuntimeError, match="inplace=True.*once only"):
         loss.backward()

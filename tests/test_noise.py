@@ -41,7 +41,9 @@ def test_normals_are_box_muller_of_philox(isa):
 
 
 def test_cos_and_sin_of_turns(isa):
-    k = np.concatenate([np.arange(2**32, step=9973, dtype=np.uint64), 2**30 * np.arange(4), [2**32 - 1]]).astype(np.uint32)
+    k = np.concatenate([np.arange(2**32, step=9973, dtype=np.uint64), 2**30 * np.arange(4), [2**32 - 1]]).astype(
+        np.uint32
+    )
     c, s = native.turns(isa, k)
     angle = k.astype(np.float64) * (2 * np.pi / 2**32)
     assert np.abs(c - np.cos(angle)).max() < 2**-23 and np.abs(s - np.sin(angle)).max() < 2**-23
@@ -135,7 +137,9 @@ def test_rsample_kl_gradients():
 def test_opcheck():
     latent = [torch.randn(3, 4, requires_grad=True) for _ in range(2)]
     for num_samples, kl in ((-1, True), (-1, False), (5, False)):
-        torch.library.opcheck(_ops.rsample, (latent, None, num_samples, kl, 1, None), test_utils=("test_schema", "test_faketensor"))
+        torch.library.opcheck(
+            _ops.rsample, (latent, None, num_samples, kl, 1, None), test_utils=("test_schema", "test_faketensor")
+        )
     key = torch.tensor([1, 0])
     args = ([t.detach() for t in latent], key, torch.randn(3, 4), torch.randn(3), -1, 1, 3)
     torch.library.opcheck(_ops.rsample_backward, args)

@@ -105,7 +105,9 @@ def test_elementary_functions_at_the_edges(isa):
     edges = np.array([-inf, -200, -0.0, 0.0, 89, inf, nan], np.float32)
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(native.unary(isa, "f_exp", edges), [0, 0, 1, 1, inf, inf, nan])
-        np.testing.assert_array_equal(native.unary(isa, "f_log", edges), [nan, nan, -inf, -inf, np.log(np.float32(89)), inf, nan])
+        np.testing.assert_array_equal(
+            native.unary(isa, "f_log", edges), [nan, nan, -inf, -inf, np.log(np.float32(89)), inf, nan]
+        )
         np.testing.assert_array_equal(native.unary(isa, "f_phi", edges), [inf, 199, 0, 0, inf, inf, nan])
         np.testing.assert_array_equal(native.unary(isa, "f_expm1", edges), [-1, -1, 0, 0, inf, inf, nan])
 
@@ -156,7 +158,13 @@ class TestExactValues:
 
     def test_linear_gaussian_model(self, dtype, tolerance):
         """Every quantity of the model z ~ N(0, I), x ~ N(Wz + b, 1/4 I) is known; E_q[log p(x|z)] by Gauss-Hermite."""
-        exact = [[[1.0, 0.5], [-0.3, 0.8], [0.2, -1.1]], [0.1, -0.2, 0.3], [0.7, -1.0, 0.4], [[0.4, -0.6]], [[-1.0, -2.0]]]
+        exact = [
+            [[1.0, 0.5], [-0.3, 0.8], [0.2, -1.1]],
+            [0.1, -0.2, 0.3],
+            [0.7, -1.0, 0.4],
+            [[0.4, -0.6]],
+            [[-1.0, -2.0]],
+        ]
         W, b, x, mu, logvar = (torch.tensor(values, dtype=dtype) for values in exact)
         nodes, weights = np.polynomial.hermite_e.hermegauss(8)
         eps = torch.cartesian_prod(*[torch.tensor(nodes, dtype=dtype)] * 2)

@@ -56,7 +56,9 @@ def test_row_sums_and_gradients(case, shape, isa):
     upstream = torch.randn(expected.shape, dtype=torch.float64)
     every = range(len(operands))
     got = gradients(lambda o: autograd.row_sum(case.term, o, batch_dims=dims), operands, every, upstream.float())
-    expected = gradients(lambda o: reference.row_sum(case.term, o, batch_dims=dims), wide, every, upstream.float().double())
+    expected = gradients(
+        lambda o: reference.row_sum(case.term, o, batch_dims=dims), wide, every, upstream.float().double()
+    )
     for g, e in zip(got, expected, strict=True):
         close(g, e, 3e-6, gradient_scale(e, upstream))
 
@@ -82,7 +84,9 @@ def test_dtypes_and_reductions(case, reduction, dtype):
     upstream = torch.randn(expected.shape, dtype=torch.float64).to(compute)
     wanted = range(len(operands))
     got = gradients(lambda o: autograd.row_sum(case.term, o, reduction=reduction), operands, wanted, upstream)
-    expected = gradients(lambda o: reference.row_sum(case.term, o, reduction=reduction), wide, wanted, upstream.double())
+    expected = gradients(
+        lambda o: reference.row_sum(case.term, o, reduction=reduction), wide, wanted, upstream.double()
+    )
     # A bfloat16 buffer of the one-pass gradient is rounded once before and once after the upstream gradient.
     tolerance = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 3e-6, torch.float64: 1e-13}[dtype]
     for g, e in zip(got, expected, strict=True):

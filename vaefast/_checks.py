@@ -1,4 +1,4 @@
-"""What arguments may be, said once. Every message names the function, the argument, what it got and what it expected."""
+"""What arguments may be, said once. A message names the function, the argument, what it got and what it expected."""
 
 import math
 
@@ -66,7 +66,9 @@ def batch_dims(function: str, value: object, name: str, tensor: Tensor) -> int:
     if tensor.dim() == 0:
         return 0
     if not 0 <= value <= tensor.dim():
-        raise ValueError(f"{function}: batch_dims must be between 0 and {tensor.dim()}, the dimensions of {name}, got {value}")
+        raise ValueError(
+            f"{function}: batch_dims must be between 0 and {tensor.dim()}, the dimensions of {name}, got {value}"
+        )
     return value
 
 
@@ -89,7 +91,9 @@ def beta(function: str, value: object) -> None:
     if isinstance(value, Tensor):
         tensor(function, "beta", value)
         if value.dim() != 0:
-            raise ValueError(f"{function}: beta must be a number or a 0-dimensional tensor, got shape {tuple(value.shape)}")
+            raise ValueError(
+                f"{function}: beta must be a number or a 0-dimensional tensor, got shape {tuple(value.shape)}"
+            )
     else:
         number(function, "beta", value, minimum=0.0)
 
@@ -101,6 +105,46 @@ def generator(function: str, value: object, device: torch.device) -> None:
         raise TypeError(f"{function}: generator must be a torch.Generator, got {_type_name(value)}")
     if value.device.type != device.type:
         raise ValueError(f"{function}: generator is on {value.device} but the tensors are on {device}")
+
+
+def num_samples(function: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{function}: num_samples must be an int or None, got {_type_name(value)}")
+    if value < 0:
+        raise ValueError(f"{function}: num_samples must not be negative, got {value}")
+
+
+def latent(
+    function: str, mu: Tensor, logvar: Tensor, prior_mu: Tensor | None = None, prior_logvar: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """The KL's operands: (mu, logvar), and where one is given the prior's, which broadcast to mu."""
+    tensor(function, "mu", mu)
+    tensor(function, "logvar", logvar)
+    same_shape(function, "logvar", logvar, "mu", mu)
+    if prior_mu is None and prior_logvar is None:
+        return mu, logvar
+    priors = (("prior_mu", prior_mu), ("prior_logvar", prior_logvar))
+    return mu, logvar, *(parameter(function, name, 0.0 if p is None else p, "mu", mu) for name, p in priors)
+
+
+def prediction(function: str, name: str, value: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A likelihood's operands: the decoder's output, and data of its shape."""
+    tensor(function, name, value)
+    tensor(function, "x", x, target=True)
+    same_shape(function, "x", x, name, value)
+    return value, x
+
+
+def parameter(function: str, name: str, value: Tensor | float, other_name: str, other: Tensor) -> Tensor:
+    """A number, or a tensor broadcastable to `other`, as an operand beside it."""
+    if isinstance(value, Tensor):
+        tensor(function, name, value)
+        return broadcast(function, name, value, other_name, other)
+    number(function, name, value)
+    dtype = torch.float64 if other.dtype is torch.float64 else torch.float32
+    return torch.full((), value, dtype=dtype, device=other.device)
 
 
 def _type_name(value: object) -> str:

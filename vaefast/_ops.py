@@ -11,7 +11,9 @@ _REBUILD = "Install vaefast again in this environment: pip install --no-build-is
 try:
     from ._built_for import TORCH as _BUILT_FOR
 except ImportError:
-    raise ImportError(f"vaefast's compiled library is missing (torch {torch.__version__} is running). {_REBUILD}") from None
+    raise ImportError(
+        f"vaefast's compiled library is missing (torch {torch.__version__} is running). {_REBUILD}"
+    ) from None
 
 _MISMATCH = f"vaefast was compiled for torch {_BUILT_FOR}, but torch {torch.__version__} is running. {_REBUILD}"
 if _BUILT_FOR.split(".")[:2] != torch.__version__.split(".")[:2]:

@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="train a VAE and write a run folder")
-    train.add_argument("--data", default="digits", help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images")
+    train.add_argument(
+        "--data", default="digits", help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images"
+    )
     train.add_argument("--likelihood", choices=("bernoulli", "bernoulli_probs", "gaussian"), default="bernoulli")
     train.add_argument("--model", choices=("mlp", "conv"), default="mlp")
     train.add_argument("--latent-dim", type=_positive(int), default=16)
@@ -50,10 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--channels", type=_sizes, default=(32, 64), metavar="N,N,...", help="of the conv model")
     train.add_argument("--beta", type=_not_negative, default=1.0, help="weight of the KL")
     train.add_argument("--epochs", type=_positive(int), default=100)
-    train.add_argument("--batch-size", type=_positive(int), default=128)
+    train.add_argument("--batch-size", type=_positive(int), default=64)
     train.add_argument("--lr", type=_positive(float), default=1e-3)
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--num-samples", type=_positive(int), default=200, help="importance samples for each epoch's log p(x)")
+    train.add_argument(
+        "--num-samples", type=_positive(int), default=200, help="importance samples for each epoch's log p(x)"
+    )
     train.add_argument("--device", default="auto")
     train.add_argument("--out", type=Path, help="a new folder; vaefast-run, vaefast-run-2, ... if not given")
 
@@ -95,8 +99,15 @@ def _train(arguments: argparse.Namespace) -> None:
     config.build(dataset.sample_shape)  # a size that cannot be built ends here, before anything is written
 
     console = Console(stderr=True, quiet=not first)
-    console.print(f"{config.data}: {len(dataset.train)} samples to train on, {len(dataset.test)} held out, each {dataset.sample_shape}; {device}")
-    columns = (TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
+    sizes = f"{len(dataset.train)} samples to train on, {len(dataset.test)} held out, each {dataset.sample_shape}"
+    console.print(f"{config.data}: {sizes}; {device}")
+    columns = (
+        TextColumn("epoch"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=config.epochs, state="")
 
@@ -105,7 +116,10 @@ def _train(arguments: argparse.Namespace) -> None:
 
         metrics = training.train(config, dataset, out, device, progress)
     if first:
-        print("test ELBO {test_elbo:.3f} nats, log p(x) {test_log_px:.3f}".format_map(metrics[-1]) + f"; everything is in {out}")
+        print(
+            "test ELBO {test_elbo:.3f} nats, log p(x) {test_log_px:.3f}".format_map(metrics[-1])
+            + f"; everything is in {out}"
+        )
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -115,8 +129,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     config, vae, metrics = training.load_run(arguments.run, device)
     dataset = data.load(arguments.data or config.data)
     torch.manual_seed(config.seed)
-    if tuple(dataset.sample_shape) != tuple(vae.sample(1).shape[1:]):
-        raise ValueError(f"{dataset.name}: samples have shape {dataset.sample_shape}, the run's model makes {tuple(vae.sample(1).shape[1:])}")
+    made = tuple(vae.sample(1).shape[1:])
+    if made != dataset.sample_shape:
+        raise ValueError(f"{dataset.name}: samples have shape {dataset.sample_shape}, but the run's model makes {made}")
     result = training.evaluate(vae, dataset.test, arguments.num_samples, device)
     result["test_gap"] = result["test_log_px"] - result["test_elbo"]
     if metrics:
@@ -137,9 +152,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    info = {"vaefast": __version__, "torch": torch.__version__, **_ops.build_info(), "cpu_isa": _ops.cpu_isa(), "threads": torch.get_num_threads()}  # fmt: skip
-    info["built_for_torch"] = info["torch"]
-    info["torch"] = torch.__version__
+    build = _ops.build_info()
+    info = {**build, "vaefast": __version__, "torch": torch.__version__, "built_for_torch": build["torch"]}
+    info |= {"cpu_isa": _ops.cpu_isa(), "threads": torch.get_num_threads()}
     if arguments.json:
         print(json.dumps(info))
         return

@@ -1,5 +1,5 @@
-"""Data for the command line: scikit-learn's bundled digits, or a user's .npy, .npz, IDX file or folder of images. Nothing is
-downloaded and nothing is unpickled."""
+"""Data for the command line: scikit-learn's bundled digits, or a user's .npy, .npz, IDX file or folder of images.
+Nothing is downloaded and nothing is unpickled."""
 
 import gzip
 import math
@@ -68,7 +68,7 @@ def load(source: str, test_fraction: float = 0.2) -> Dataset:
 
 
 def _load_digits() -> Tensor:
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
     return torch.from_numpy(load_digits().images / 16.0).float().unsqueeze(1)
 
@@ -110,7 +110,7 @@ def _read_idx(path: Path) -> np.ndarray:
         shape = struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))
         dtype = np.dtype(_IDX_DTYPES[magic[2]])
         expected = math.prod(shape) * dtype.itemsize
-        content = file.read(expected)  # of a damaged header, at most what the file holds
+        content = file.read()
     if len(content) != expected:
         raise DataError(f"{path}: an IDX file of shape {shape} needs {expected} bytes of data, found {len(content)}")
     return np.frombuffer(content, dtype).reshape(shape)
@@ -131,7 +131,8 @@ def _load_images(folder: Path) -> Tensor:
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise DataError(f"{file}: cannot be read as an image ({error})") from None
         if images and pixels.shape != images[0].shape:
-            raise DataError(f"{file}: is {pixels.shape} but {files[0].name} is {images[0].shape}; images must be of one size and mode")
+            other = f"{files[0].name} is {images[0].shape}"
+            raise DataError(f"{file}: is {pixels.shape} but {other}; images must be of one size and mode")
         images.append(pixels)
     return _to_samples(folder, np.stack(images))
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _checks, autograd
+from . import _checks, autograd, reference
 
 __all__ = [
     "ELBO",
@@ -38,24 +38,6 @@ class ELBO(NamedTuple):
     elbo: Tensor
     log_likelihood: Tensor
     kl: Tensor
-
-
-def latent_operands(
-    function: str, mu: Tensor, logvar: Tensor, prior_mu: Tensor | None = None, prior_logvar: Tensor | None = None
-) -> tuple[Tensor, ...]:
-    """The checked operands of the KL: (mu, logvar), and the prior's where one is given, in full shape."""
-    _checks.tensor(function, "mu", mu)
-    _checks.tensor(function, "logvar", logvar)
-    _checks.same_shape(function, "logvar", logvar, "mu", mu)
-    if prior_mu is None and prior_logvar is None:
-        return mu, logvar
-    prior = []
-    for name, value in (("prior_mu", prior_mu), ("prior_logvar", prior_logvar)):
-        if value is None:
-            value = mu.new_zeros(())
-        _checks.tensor(function, name, value)
-        prior.append(_checks.broadcast(function, name, value, "mu", mu))
-    return mu, logvar, *prior
 
 
 def reparameterize(
@@ -87,21 +69,12 @@ def reparameterize(
         torch.Size([5, 2, 3])
     """
     name = "vaefast.reparameterize"
-    latent = latent_operands(name, mu, logvar)
-    _check_samples(name, num_samples)
+    latent = _checks.latent(name, mu, logvar)
+    _checks.num_samples(name, num_samples)
     _checks.generator(name, generator, mu.device)
     if eps is not None:
         return _with_noise(name, mu, logvar, num_samples, eps)
     return autograd.rsample(latent, num_samples, batch_dims=min(1, mu.dim()), generator=generator)[0]
-
-
-def _check_samples(function: str, num_samples: object) -> None:
-    if num_samples is None:
-        return
-    if not isinstance(num_samples, int) or isinstance(num_samples, bool):
-        raise TypeError(f"{function}: num_samples must be an int or None, got {type(num_samples).__name__}")
-    if num_samples < 0:
-        raise ValueError(f"{function}: num_samples must not be negative, got {num_samples}")
 
 
 def _with_noise(function: str, mu: Tensor, logvar: Tensor, num_samples: int | None, eps: Tensor) -> Tensor:
@@ -113,7 +86,7 @@ def _with_noise(function: str, mu: Tensor, logvar: Tensor, num_samples: int | No
     except RuntimeError:
         message = f"{function}: eps must be broadcastable to shape {tuple(shape)}, got {tuple(eps.shape)}"
         raise ValueError(message) from None
-    return autograd.reference.reparameterize(mu, logvar, eps)
+    return reference.reparameterize(mu, logvar, eps)
 
 
 def rsample_kl(
@@ -143,7 +116,7 @@ def rsample_kl(
         tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
     name = "vaefast.rsample_kl"
-    latent = latent_operands(name, mu, logvar, prior_mu, prior_logvar)
+    latent = _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
     batch_dims = _checks.batch_dims(name, batch_dims, "mu", mu)
     _checks.generator(name, generator, mu.device)
     if eps is not None:
@@ -185,17 +158,9 @@ def gaussian_kl(
         tensor([0.5000, 0.3591])
     """
     name = "vaefast.gaussian_kl"
-    latent = latent_operands(name, mu, logvar, prior_mu, prior_logvar)
+    latent = _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
     _checks.reduction(name, reduction, _REDUCTIONS)
     return _kl(latent, reduction, _checks.batch_dims(name, batch_dims, "mu", mu))
-
-
-def log_likelihood_operands(function: str, prediction_name: str, prediction: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The checked prediction and target of a likelihood."""
-    _checks.tensor(function, prediction_name, prediction)
-    _checks.tensor(function, "x", x, target=True)
-    _checks.same_shape(function, "x", x, prediction_name, prediction)
-    return prediction, x
 
 
 def _log_likelihood(
@@ -244,7 +209,7 @@ def bernoulli_log_likelihood(
         tensor([-2.0794])
     """
     name = "vaefast.bernoulli_log_likelihood"
-    operands = log_likelihood_operands(name, "logits", logits, x)
+    operands = _checks.prediction(name, "logits", logits, x)
     return _log_likelihood(name, "bernoulli", operands, reduction, batch_dims, mask, target_scale)
 
 
@@ -274,7 +239,7 @@ def bernoulli_probs_log_likelihood(
         tensor([-100.6931])
     """
     name = "vaefast.bernoulli_probs_log_likelihood"
-    operands = log_likelihood_operands(name, "probs", probs, x)
+    operands = _checks.prediction(name, "probs", probs, x)
     return _log_likelihood(name, "bernoulli_probs", operands, reduction, batch_dims, mask, target_scale)
 
 
@@ -304,8 +269,8 @@ def gaussian_log_likelihood(
         tensor([-1.8379])
     """
     name = "vaefast.gaussian_log_likelihood"
-    mean, x = log_likelihood_operands(name, "mean", mean, x)
-    operands = (mean, x, _spread_parameter(name, "logvar", logvar, "mean", mean))
+    mean, x = _checks.prediction(name, "mean", mean, x)
+    operands = (mean, x, _checks.parameter(name, "logvar", logvar, "mean", mean))
     return _log_likelihood(name, "gaussian", operands, reduction, batch_dims, mask, target_scale)
 
 
@@ -329,21 +294,11 @@ def gaussian_log_prob(
     name = "vaefast.gaussian_log_prob"
     _checks.tensor(name, "z", z)
     parameters = [
-        _spread_parameter(name, parameter, 0.0 if value is None else value, "z", z)
+        _checks.parameter(name, parameter, 0.0 if value is None else value, "z", z)
         for parameter, value in (("mu", mu), ("logvar", logvar))
     ]
     batch_dims = _checks.batch_dims(name, batch_dims, "z", z)
     return autograd.row_sum("gaussian", (z, *parameters), batch_dims=batch_dims)
-
-
-def _spread_parameter(function: str, name: str, value: Tensor | float, other_name: str, other: Tensor) -> Tensor:
-    """A number or tensor parameter as an operand beside `other`."""
-    if isinstance(value, Tensor):
-        _checks.tensor(function, name, value)
-        return _checks.broadcast(function, name, value, other_name, other)
-    _checks.number(function, name, value)
-    dtype = torch.float64 if other.dtype is torch.float64 else torch.float32
-    return torch.full((), float(value), dtype=dtype, device=other.device)
 
 
 def elbo(
@@ -400,7 +355,7 @@ def _by_name(function: str, likelihood: str, recon_x: Any, x: Tensor, mask: Tens
         return gaussian_log_likelihood(mean, x, logvar, mask=mask, batch_dims=batch_dims)
     named = {"bernoulli": bernoulli_log_likelihood, "bernoulli_probs": bernoulli_probs_log_likelihood}
     if likelihood not in named:
-        raise ValueError(f"{function}: likelihood must be 'bernoulli', 'bernoulli_probs' or 'gaussian', got {likelihood!r}")
+        raise ValueError(
+            f"{function}: likelihood must be 'bernoulli', 'bernoulli_probs' or 'gaussian', got {likelihood!r}"
+        )
     return named[likelihood](recon_x, x, mask=mask, batch_dims=batch_dims)
-
-

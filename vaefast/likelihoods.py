@@ -2,13 +2,13 @@
 a sample. Where one term of the kernels computes it, `term` and `operands` let ELBOLoss fuse it with the KL."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import _checks, autograd
-from .functional import gaussian_log_likelihood, log_likelihood_operands
 
 __all__ = ["Bernoulli", "Gaussian", "Likelihood", "by_name"]
 
@@ -69,7 +69,7 @@ class Bernoulli(Likelihood):
         self.term = "bernoulli_probs" if probs else "bernoulli"
 
     def operands(self, recon_x: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return log_likelihood_operands("vaefast.likelihoods.Bernoulli", "recon_x", recon_x, x)
+        return _checks.prediction("vaefast.likelihoods.Bernoulli", "recon_x", recon_x, x)
 
     def mean(self, recon_x: Tensor) -> Tensor:
         return recon_x if self.probs else torch.sigmoid(recon_x)
@@ -119,24 +119,23 @@ class Gaussian(Likelihood):
     def operands(self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         name = "vaefast.likelihoods.Gaussian"
         mean, own = self._split(recon_x)
-        mean, x = log_likelihood_operands(name, "recon_x", mean, x)
+        mean, x = _checks.prediction(name, "recon_x", mean, x)
         logvar: Tensor | float = self.logvar if own is None else own
         if own is None and self.optimal_scale:
-            logvar = (x.to(torch.promote_types(mean.dtype, torch.float32)) * self.target_scale - mean).square().mean().log()
-        if not isinstance(logvar, Tensor):
-            logvar = torch.full((), logvar, dtype=torch.promote_types(mean.dtype, torch.float32), device=mean.device)
-        _checks.tensor(name, "logvar", logvar)
-        return mean, x, _checks.broadcast(name, "logvar", logvar, "recon_x", mean)
+            logvar = (
+                (x.to(torch.promote_types(mean.dtype, torch.float32)) * self.target_scale - mean).square().mean().log()
+            )
+        return mean, x, _checks.parameter(name, "logvar", logvar, "recon_x", mean)
 
     def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         return self._split(recon_x)[0]
 
-    def sample(
-        self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Tensor:
         mean, own = self._split(recon_x)
         if own is None and self.optimal_scale:
-            raise ValueError("vaefast.likelihoods.Gaussian: the optimal scale is known beside data only; sample the mean")
+            raise ValueError(
+                "vaefast.likelihoods.Gaussian: the optimal scale is known beside data only; sample the mean"
+            )
         logvar = torch.as_tensor(self.logvar if own is None else own, dtype=mean.dtype, device=mean.device)
         return autograd.rsample((mean, logvar.expand(mean.shape)), generator=generator)[0]
 
@@ -149,7 +148,7 @@ class Gaussian(Likelihood):
         return recon_x, None
 
 
-_NAMED = {
+_NAMED: dict[str, Callable[..., Likelihood]] = {
     "bernoulli": Bernoulli,
     "bernoulli_probs": lambda **options: Bernoulli(probs=True, **options),
     "gaussian": Gaussian,

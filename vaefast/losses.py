@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _checks, autograd, likelihoods
-from .functional import gaussian_kl, latent_operands
+from .functional import gaussian_kl
 
 __all__ = ["ELBOLoss", "Parts"]
 
@@ -106,7 +106,7 @@ class ELBOLoss(nn.Module):
         """
         beta = self.beta if beta is None else beta
         _checks.beta(_NAME, beta)
-        latent = latent_operands(_NAME, mu, logvar, prior_mu, prior_logvar)
+        latent = _checks.latent(_NAME, mu, logvar, prior_mu, prior_logvar)
         fused = hasattr(self.likelihood, "operands")
         operands = self.likelihood.operands(recon_x, x) if fused else ()
         _checks.same_device(_NAME, "mu", mu, "x", x)

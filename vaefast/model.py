@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _checks, functional, likelihoods
+from . import functional, likelihoods
 from .losses import ELBOLoss
 
 __all__ = ["VAE", "conv_vae", "mlp_vae"]
@@ -93,7 +93,7 @@ class VAE(nn.Module):
         """E[x|z] at the mean of q(z|x), or at a sample of it."""
         mu, logvar = self.encode(x)
         z = self.reparameterize(mu, logvar) if sample else mu
-        return self.likelihood.mean(self.decode(z))  # type: ignore[no-any-return]
+        return self.likelihood.mean(self.decode(z))
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """E[x|z] for n draws of z from the prior."""
@@ -101,7 +101,7 @@ class VAE(nn.Module):
             raise RuntimeError("vaefast.VAE: the latent's shape is unknown; encode something once, or set latent_shape")
         parameter = next(self.parameters())
         zero = torch.zeros(n, *self.latent_shape, device=parameter.device, dtype=parameter.dtype)
-        return self.likelihood.mean(self.decode(functional.reparameterize(zero, zero, generator=generator)))  # type: ignore[no-any-return]
+        return self.likelihood.mean(self.decode(functional.reparameterize(zero, zero, generator=generator)))
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, num_samples: int = 5000, *, chunk_size: int = 50) -> Tensor:
@@ -139,7 +139,7 @@ class VAE(nn.Module):
         fit = self.likelihood.log_prob(recon_x, repeated).unflatten(0, (samples, x.shape[0]))
         prior = functional.gaussian_log_prob(z, batch_dims=2)
         posterior = functional.gaussian_log_prob(z, mu, logvar, batch_dims=2)
-        return fit + prior - posterior  # type: ignore[no-any-return]
+        return fit + prior - posterior
 
     @torch.no_grad()
     def posterior_gap(self, x: Tensor, *, num_samples: int = 5000, chunk_size: int = 50) -> Tensor:

@@ -78,7 +78,9 @@ def row_sum(
     if reduction == "elementwise":
         return value
     rows = value.flatten(batch_dims).sum(-1) if value.dim() > batch_dims else value
-    return {"none": lambda: rows, "sum": rows.sum, "mean": rows.mean}[reduction]()
+    if reduction == "none":
+        return rows
+    return rows.sum() if reduction == "sum" else rows.mean()
 
 
 def elbo_loss(

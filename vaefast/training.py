@@ -37,7 +37,7 @@ class Config:
     channels: tuple[int, ...] = (32, 64)
     beta: float = 1.0
     epochs: int = 100
-    batch_size: int = 128
+    batch_size: int = 64
     lr: float = 1e-3
     seed: int = 0
     num_samples: int = 200
@@ -87,7 +87,9 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int, device: torch.device) -> dic
     return {f"test_{name}": total / len(x) for name, total in sums.items()}
 
 
-def train(config: Config, dataset: data.Dataset, out: Path, device: torch.device, progress: Progress) -> list[dict[str, Any]]:
+def train(
+    config: Config, dataset: data.Dataset, out: Path, device: torch.device, progress: Progress
+) -> list[dict[str, Any]]:
     """Trains and writes the run's files; under torchrun, data-parallel, the first process writing."""
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     torch.manual_seed(config.seed)
@@ -152,7 +154,12 @@ def draw(vae: VAE, dataset: data.Dataset, metrics: list[dict[str, Any]], out: Pa
 
     x = data.Dataset.floats(dataset.test[:20]).to(device)
     reconstructed = vae.reconstruct(x)
-    pairs = [pair for k in (0, 10) for pair in (("data", x[k : k + 10]), ("model", reconstructed[k : k + 10])) if len(pair[1])]
+    pairs = [
+        pair
+        for k in (0, 10)
+        for pair in (("data", x[k : k + 10]), ("model", reconstructed[k : k + 10]))
+        if len(pair[1])
+    ]
     plots.grid(pairs, out / "reconstructions.png")
     plots.grid([("", vae.sample(80))], out / "samples.png", columns=16)
     plots.curves(metrics, out / "curves.png")
@@ -162,8 +169,11 @@ def load_run(run: Path, device: torch.device) -> tuple[Config, VAE, list[dict[st
     """The settings, the trained model and the metrics of a run's folder."""
     try:
         record = json.loads((run / "config.json").read_text())
-        fields = {name: record[name] for name in Config.__dataclass_fields__}
-        config = Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value := record[name], list) else value
+            for name in Config.__dataclass_fields__
+        }
+        config = Config(**fields)
         shape = tuple(record["sample_shape"])
     except FileNotFoundError:
         raise RunError(f"{run}: not a run of vaefast train (it has no config.json)") from None

@@ -1,0 +1,231 @@
+"""The command line end to end: its files, its pictures, its data formats, and one line for every bad input."""
+
+import gzip
+import json
+import os
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from vaefast import cli
+
+Image = pytest.importorskip("PIL.Image")
+pytest.importorskip("sklearn")
+pytest.importorskip("safetensors")
+
+FILES = {"metrics.jsonl", "config.json", "model.safetensors", "samples.png", "reconstructions.png", "curves.png"}
+QUICK = ["--epochs", "2", "--hidden-dims", "16", "--latent-dim", "2", "--num-samples", "10"]
+
+
+def run(*arguments):
+    return cli.main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Twenty epochs on the digits, as a user would ask for them, in a process of their own."""
+    out = tmp_path_factory.mktemp("digits") / "run"
+    command = [sys.executable, "-m", "vaefast", "train", "--epochs", "20", "--out", str(out)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert str(out) in result.stdout
+    return out
+
+
+def test_train_writes_every_file(digits):
+    assert {f.name for f in digits.iterdir()} == FILES
+    metrics = [json.loads(line) for line in (digits / "metrics.jsonl").read_text().splitlines()]
+    assert [m["epoch"] for m in metrics] == list(range(1, 21))
+    assert metrics[-1]["test_elbo"] > metrics[0]["test_elbo"] + 3
+    assert all(m["test_log_px"] > m["test_elbo"] for m in metrics)
+    for name in ("samples.png", "reconstructions.png", "curves.png"):
+        with Image.open(digits / name) as picture:
+            pixels = np.asarray(picture.convert("L"))
+        assert pixels.shape[0] > 200 and pixels.std() > 20
+
+
+def test_evaluate(digits, capsys):
+    assert run("evaluate", digits, "--num-samples", "500", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["test_elbo"] > result["first_epoch_test_elbo"] + 3
+    assert 0 < result["test_gap"] < 3
+    assert result["test_gap"] == pytest.approx(result["test_log_px"] - result["test_elbo"])
+    assert run("evaluate", digits, "--num-samples", "50") == 0
+    text = capsys.readouterr().out
+    assert "test ELBO" in text and "test log p(x), 50 samples" in text and "gap" in text
+
+
+def test_same_seed_same_run(tmp_path, capsys):
+    curves = []
+    for name in "ab":
+        assert run("train", *QUICK, "--seed", "7", "--out", tmp_path / name) == 0
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        curves.append([{k: v for k, v in row.items() if k != "seconds"} for row in rows])
+    assert curves[0] == curves[1]
+
+
+def save_idx(path, array):
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "wb") as file:
+        file.write(bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes())
+
+
+def images(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_data_formats(tmp_path):
+    np.save(tmp_path / "gray.npy", images(40, 8, 8))
+    np.save(tmp_path / "color.npy", images(40, 8, 8, 3))
+    np.savez(tmp_path / "floats.npz", other=np.zeros(3), train=np.random.default_rng(0).random((30, 12)))
+    save_idx(tmp_path / "idx", images(40, 8, 8))
+    save_idx(tmp_path / "idx.gz", images(40, 8, 8))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for k, picture in enumerate(images(12, 8, 8, 3)):
+        Image.fromarray(picture).save(folder / f"{k}.png")
+    sources = {
+        "gray.npy": (1, 8, 8),
+        "color.npy": (3, 8, 8),
+        "floats.npz": (12,),
+        "idx": (1, 8, 8),
+        "idx.gz": (1, 8, 8),
+        "folder": (3, 8, 8),
+    }
+    for name, shape in sources.items():
+        out = tmp_path / f"run-{name}"
+        assert run("train", "--data", tmp_path / name, *QUICK, "--out", out) == 0
+        assert tuple(json.loads((out / "config.json").read_text())["sample_shape"]) == shape
+        assert {f.name for f in out.iterdir()} == FILES
+        assert run("evaluate", out, "--num-samples", "5") == 0
+
+
+@pytest.mark.parametrize("options", [
+    ["--likelihood", "gaussian"], ["--likelihood", "bernoulli_probs", "--beta", "0"], ["--model", "conv", "--channels", "4,8"],
+])  # fmt: skip
+def test_options(tmp_path, options):
+    assert run("train", *QUICK, *options, "--out", tmp_path / "run") == 0
+    assert run("evaluate", tmp_path / "run", "--num-samples", "5") == 0
+
+
+def test_info(capsys):
+    assert run("info", "--json") == 0
+    info = json.loads(capsys.readouterr().out)
+    assert info["torch"] == torch.__version__ and info["cpu_isa"] in info["cpu_isas"] and info["threads"] >= 1
+    assert run("info") == 0
+    assert "in use: " + info["cpu_isa"] in capsys.readouterr().out
+
+
+def test_bad_input_is_one_line_and_touches_nothing(tmp_path, digits, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "text.npy").write_text("not an array")
+    np.save(bad / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(bad / "one.npy", np.zeros((1, 4)))
+    np.save(bad / "nan.npy", np.full((9, 4), np.nan))
+    np.save(bad / "wide.npy", np.full((9, 4), 7.0))
+    np.save(bad / "strings.npy", np.array(["a", "b"]))
+    np.save(bad / "deep.npy", np.zeros((2, 2, 2, 2, 2)))
+    (bad / "short.idx").write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 28, 28) + b"12")
+    (bad / "damaged.npz").write_bytes(b"PK\x03\x04 nothing")
+    (bad / "empty").mkdir()
+    (bad / "sizes").mkdir()
+    for k in (4, 5):
+        Image.fromarray(images(k, k)).save(bad / "sizes" / f"{k}.png")
+    (bad / "broken").mkdir()
+    (bad / "broken" / "x.png").write_bytes(b"\x89PNG nothing")
+    before = {f: f.stat().st_mtime_ns for f in digits.iterdir()}
+    cases = {
+        ("train", "--data", "missing.npy"): "no such file",
+        ("train", "--data", "bad/text.npy"): "cannot be read",
+        ("train", "--data", "bad/objects.npy"): "cannot be read",
+        ("train", "--data", "bad/one.npy"): "needs at least 2 samples",
+        ("train", "--data", "bad/nan.npy"): "NaN or infinite",
+        ("train", "--data", "bad/wide.npy"): "a Bernoulli likelihood needs [0, 1]",
+        ("train", "--data", "bad/strings.npy"): "expected numbers",
+        ("train", "--data", "bad/deep.npy"): "has shape (2, 2, 2, 2, 2)",
+        ("train", "--data", "bad/short.idx"): "found 2",
+        ("train", "--data", "bad/damaged.npz"): "cannot be read",
+        ("train", "--data", "bad/empty"): "holds no images",
+        ("train", "--data", "bad/sizes"): "images must be of one size",
+        ("train", "--data", "bad/broken"): "cannot be read as an image",
+        ("train", "--model", "conv", "--channels", "4,8,16,32"): "sides divisible by 16",
+        ("train", "--device", "nonsense"): "--device nonsense",
+        ("train", "--out", digits): "exists already",
+        ("evaluate", "nowhere"): "not a run",
+    }
+    for arguments, message in cases.items():
+        assert run(*arguments) == 2, arguments
+        error = capsys.readouterr().err
+        assert message in error.replace("\n", " ") and "Traceback" not in error, error
+        assert len([line for line in error.splitlines() if line.startswith("vaefast ")]) == 1
+    for arguments in (
+        ["train", "--epochs", "0"],
+        ["train", "--beta", "-1"],
+        ["train", "--likelihood", "x"],
+        ["fly"],
+        [],
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            run(*arguments)
+        assert exit_.value.code == 2
+    assert before == {f: f.stat().st_mtime_ns for f in digits.iterdir()}
+    assert {f.name for f in tmp_path.iterdir()} == {"bad"}
+
+
+def test_a_damaged_run_is_one_line(tmp_path, digits, capsys):
+    def damaged(name, content):
+        folder = tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        for file in digits.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        (folder / name).write_bytes(content)
+        return folder
+
+    config = json.loads((digits / "config.json").read_text())
+    weights = (digits / "model.safetensors").read_bytes()
+    folders = [
+        damaged("config.json", b"{"),
+        damaged("config.json", json.dumps({**config, "latent_dim": 10**12}).encode()),
+        damaged("config.json", json.dumps({**config, "latent_dim": 3}).encode()),
+        damaged("config.json", json.dumps({**config, "hidden_dims": "wide"}).encode()),
+        damaged("model.safetensors", weights[:-100]),
+        damaged("model.safetensors", b"\xff" * 100),
+        damaged("model.safetensors", __import__("pickle").dumps({"a": 1})),
+    ]
+    for folder in folders:
+        assert run("evaluate", folder) == 2
+        error = capsys.readouterr().err
+        assert len(error.splitlines()) == 1 and error.startswith("vaefast evaluate: "), error
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Under torchrun: one run folder, and the single process's course within the noise of other samples."""
+    curves = {}
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command += [
+            "-m",
+            "vaefast",
+            "train",
+            "--epochs",
+            "8",
+            "--hidden-dims",
+            "64",
+            "--num-samples",
+            "20",
+            "--out",
+            str(out),
+        ]
+        result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert result.returncode == 0, result.stderr[-2000:]
+        assert {f.name for f in out.iterdir()} == FILES
+        curves[processes] = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert curves[1][-1]["test_elbo"] == pytest.approx(curves[2][-1]["test_elbo"], abs=0.5)
+    assert curves[1][-1]["train_elbo"] == pytest.approx(curves[2][-1]["train_elbo"], abs=0.5)

@@ -1,0 +1,50 @@
+"""Documentation that runs: every docstring's example, and every Python block of the README and CONTRIBUTING."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+
+import pytest
+import torch
+
+import vaefast
+from tests.native import ROOT
+
+MODULES = [m.name for m in pkgutil.iter_modules(vaefast.__path__) if not m.name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    if name in ("plots", "training"):
+        pytest.importorskip("matplotlib")
+        pytest.importorskip("safetensors")
+    module = importlib.import_module(f"vaefast.{name}")
+    assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0
+    assert module.__doc__
+
+
+def test_public_names_have_documented_examples():
+    for module in (vaefast.functional, vaefast.likelihoods, vaefast.losses, vaefast.model):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            assert thing.__doc__, name
+            if name not in ("ELBO", "Parts", "Likelihood"):
+                assert ">>>" in thing.__doc__, f"{name} has no example"
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_code_blocks_run(document):
+    """The blocks of a document, in order, in one namespace."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    assert blocks or document != "README.md"
+    namespace: dict = {}
+    for block in blocks:
+        exec(compile(block, document, "exec"), namespace)
+
+
+def test_readme_lists_every_function():
+    readme = (ROOT / "README.md").read_text()
+    for name in vaefast.functional.__all__ + vaefast.likelihoods.__all__ + vaefast.__all__:
+        if name not in ("by_name", "Likelihood", "likelihoods"):
+            assert name in readme, f"README.md does not mention {name}"

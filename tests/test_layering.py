@@ -1,0 +1,72 @@
+"""The arrows of the design: math <- cpu, cuda <- kernels.h <- ops <- _C <- _ops <- autograd <- functional <- likelihoods <-
+losses <- model <- command line. Each file includes or imports only what stands to its left."""
+
+import ast
+import re
+
+import pytest
+
+from tests.native import ROOT
+
+# What each folder of csrc may include by a relative path, and whether it may see torch.
+NATIVE = {
+    "csrc/math": (["math"], False),
+    "csrc/cpu": (["math", "kernels.h", "cpu"], False),
+    "csrc/cuda": (["math", "kernels.h", "cuda"], False),
+    "csrc/ops": (["kernels.h", "ops"], True),
+}
+PYTHON = {
+    "_ops": ["_C", "_built_for"],
+    "_checks": [],
+    "reference": [],
+    "_paths": ["_ops"],
+    "autograd": ["_ops", "_paths", "reference"],
+    "functional": ["_checks", "autograd", "reference"],
+    "likelihoods": ["_checks", "autograd"],
+    "losses": ["_checks", "autograd", "functional", "likelihoods"],
+    "model": ["_checks", "functional", "likelihoods", "losses"],
+    "data": [],
+    "plots": [],
+    "training": ["", "data", "likelihoods", "model", "plots"],
+    "cli": ["", "_ops", "data", "training"],
+    "__main__": ["cli"],
+    "__init__": ["functional", "likelihoods", "losses", "model"],
+}
+
+
+@pytest.mark.parametrize("folder", NATIVE)
+def test_native_includes(folder):
+    allowed, torch = NATIVE[folder]
+    files = [f for f in (ROOT / folder).glob("*") if f.suffix in (".h", ".cpp", ".inl", ".cu", ".cuh")]
+    assert files or folder == "csrc/cuda"
+    for file in files:
+        for quoted, angled in re.findall(r'#include (?:"(.+)"|<(.+)>)', file.read_text()):
+            if angled:
+                assert torch or not re.match(r"torch|ATen|c10|pybind11", angled), f"{file.name} includes <{angled}>"
+                assert angled not in ("torch/extension.h", "torch/all.h", "ATen/ATen.h"), (
+                    f"{file.name} includes <{angled}>"
+                )
+            else:
+                target = (file.parent / quoted).resolve().relative_to(ROOT / "csrc")
+                assert target.parts[0] in allowed, f"{file.name} includes {target}"
+
+
+@pytest.mark.parametrize("module", sorted(f.stem for f in (ROOT / "vaefast").glob("*.py") if f.stem != "_built_for"))
+def test_python_imports(module):
+    tree = ast.parse((ROOT / "vaefast" / f"{module}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            for name in names:
+                name = "" if name == "__version__" else name
+                assert name in PYTHON[module], f"{module} imports {name}"
+        if isinstance(node, ast.Attribute) and node.attr == "ops" and getattr(node.value, "id", "") == "torch":
+            assert module == "_ops", f"{module} touches torch.ops"
+
+
+def test_file_budgets():
+    """Over the budget is a reason to look again: is there a second idea in the file?"""
+    for folder, pattern, budget in (("csrc", "**/*", 260), ("vaefast", "*.py", 370), (".", "setup.py", 130)):
+        for file in (ROOT / folder).glob(pattern):
+            if file.is_file() and file.suffix in (".h", ".cpp", ".inl", ".cu", ".cuh", ".py"):
+                assert len(file.read_text().splitlines()) <= budget, file
