@@ -6,6 +6,7 @@ sweep; the backward pass returns those buffers, scaled where the upstream gradie
 once: a second backward pass over a retained graph sweeps again, and one with create_graph=True differentiates the
 composite."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,16 +19,20 @@ from ._paths import has_kernel, needs_composite, needs_grad
 _Grads = Sequence[Tensor | None]
 
 
-def _bits(flags: Sequence[bool]) -> int:
+@functools.cache
+def _bits(flags: tuple[bool, ...]) -> int:
     return sum(1 << k for k, flag in enumerate(flags) if flag)
 
 
 def _fits_one_pass(operands: Sequence[Tensor]) -> bool:
     """Unscaled float16 gradients would underflow before a GradScaler's factor reaches them: those wait for it."""
-    return all(t.dtype is not torch.float16 for t in operands)
+    for t in operands:  # noqa: SIM110  a loop, because a generator would cost as much as the rest of the call
+        if t.dtype is torch.float16:
+            return False
+    return True
 
 
-def _spread(grads: Sequence[Tensor | None], needed: Sequence[bool]) -> list[Tensor | None]:
+def _spread(grads: Sequence[Tensor | None], needed: tuple[bool, ...]) -> list[Tensor | None]:
     """One slot per input; None where no gradient was asked for."""
     rest = iter(grads)
     return [next(rest) if flag else None for flag in needed]
@@ -41,7 +46,7 @@ def _scaled(buffers: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
 
 
 def _composite_vjp(
-    function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Sequence[Any], needed: Sequence[bool], grads: _Grads
+    function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Sequence[Any], needed: tuple[bool, ...], grads: _Grads
 ) -> list[Tensor | None]:
     """The vector-Jacobian product of the composite, differentiable where the pass asks for it."""
     create_graph = torch.is_grad_enabled()
@@ -93,9 +98,8 @@ class RowSum(torch.autograd.Function):
 
             return (None,) * 5 + tuple(_composite_vjp(composite, operands, ctx.needed, [grad]))
         if ctx.spent:
-            return (None,) * 5 + tuple(
-                _swept(term, operands, mask, grad, reduction, batch_dims, target_scale, ctx.needed)
-            )
+            grads = _swept(term, operands, mask, grad, batch_dims, target_scale, ctx.needed, reduction)
+            return (None,) * 5 + tuple(grads)
         ctx.spent = True
         return (None,) * 5 + tuple(_spread(_scaled(buffers, grad), ctx.needed))
 
@@ -111,7 +115,7 @@ def row_sum(
     """reference.row_sum, fused."""
     if not has_kernel(mask, *operands):
         return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale)
-    if needs_grad(*operands):
+    if needs_grad(operands):
         return RowSum.apply(term, mask, reduction, batch_dims, target_scale, *operands)
     value, _ = _ops.row_sum(term, operands, mask, None, reduction, batch_dims, target_scale, 0, True)
     return value
@@ -158,13 +162,13 @@ class ElboLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad, grad_fit, grad_kl = upstream
         needed = (*ctx.weight_and_beta_needed, *ctx.needed)
-        if all(g is None for g in upstream):
+        if grad is None and grad_fit is None and grad_kl is None:
             return (None,) * (7 + len(needed))
         mask, weight, beta_tensor, fit, kl, *saved = ctx.saved_tensors
         beta = ctx.beta if beta_tensor is None else beta_tensor
         operands, buffers = saved[: len(ctx.needed)], saved[len(ctx.needed) :]
-        grad, grad_fit, grad_kl = upstream
         composite_pass = needs_composite(*upstream)
         one_pass = grad is not None and grad_fit is None and grad_kl is None and not composite_pass and not ctx.spent
         if ctx.inplace and not one_pass:
@@ -183,23 +187,22 @@ class ElboLoss(torch.autograd.Function):
 
             return (None,) * 7 + tuple(_composite_vjp(composite, [weight, beta, *operands], needed, upstream))
 
+        if one_pass and ctx.weight_and_beta_needed == (False, False):
+            ctx.spent = True
+            assert grad is not None
+            return (None,) * 9 + tuple(_spread(_scaled(buffers, grad), ctx.needed))
+
         # The loss's derivative by each sample's beta * KL - log-likelihood: before, and with, the sample's weight.
         row = None if grad is None else (grad / fit.numel() if reduction == "mean" else grad).expand_as(fit)
         weighted = row if row is None or weight is None else row * weight
         weight_grad = row * (beta * kl - fit) if ctx.weight_and_beta_needed[0] and row is not None else None
         beta_grad = (weighted * kl).sum() if ctx.weight_and_beta_needed[1] and weighted is not None else None
-        if one_pass:
-            ctx.spent = True
-            assert grad is not None
-            grads = _spread(_scaled(buffers, grad), ctx.needed)
-        else:
-            fit_coef = _sum_of(None if weighted is None else -weighted, grad_fit)
-            kl_coef = _sum_of(None if weighted is None else beta * weighted, grad_kl)
-            shared = "none", batch_dims
-            grads = _swept(likelihood, operands[:arity], mask, fit_coef, *shared, target_scale, ctx.needed[:arity])
-            latent = operands[arity:]
-            grads += _swept(_kl_term(latent), latent, None, kl_coef, *shared, 1.0, ctx.needed[arity:])
-        return (None,) * 7 + (weight_grad, beta_grad, *grads)
+        fit_coef = _sum_of(None if weighted is None else -weighted, grad_fit)
+        kl_coef = _sum_of(None if weighted is None else beta * weighted, grad_kl)
+        latent = operands[arity:]
+        fit_grads = _swept(likelihood, operands[:arity], mask, fit_coef, batch_dims, target_scale, ctx.needed[:arity])
+        kl_grads = _swept(_kl_term(latent), latent, None, kl_coef, batch_dims, 1.0, ctx.needed[arity:])
+        return (None,) * 7 + (weight_grad, beta_grad, *fit_grads, *kl_grads)
 
 
 def _sum_of(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -211,10 +214,10 @@ def _swept(
     operands: Sequence[Tensor],
     mask: Tensor | None,
     coef: Tensor | None,
-    reduction: str,
     batch_dims: int,
     target_scale: float,
-    needed: Sequence[bool],
+    needed: tuple[bool, ...],
+    reduction: str = "none",
 ) -> list[Tensor | None]:
     """The gradients of a term by a sweep of their own, for the upstream gradient `coef`."""
     if coef is None or not any(needed):
@@ -248,7 +251,7 @@ def elbo_loss(
         return reference.elbo_loss(
             likelihood, operands, latent, mask, weight, beta, reduction, batch_dims, target_scale
         )
-    if needs_grad(weight, beta_tensor, *operands, *latent):
+    if needs_grad((*operands, *latent, weight, beta_tensor)):
         prediction = operands[0]
         inplace = (
             inplace
@@ -329,7 +332,7 @@ def rsample(
     """(z, KL) from latent = (mu, logvar) or (mu, logvar, prior_mu, prior_logvar), fused."""
     samples = -1 if num_samples is None else num_samples
     if has_kernel(*latent):
-        if needs_grad(*latent):
+        if needs_grad(latent):
             return Rsample.apply(samples, kl, batch_dims, generator, *latent)
         return _ops.rsample(latent, None, samples, kl, batch_dims, generator)[:2]
     mu = latent[0]

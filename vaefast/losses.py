@@ -107,8 +107,9 @@ class ELBOLoss(nn.Module):
         beta = self.beta if beta is None else beta
         _checks.beta(_NAME, beta)
         latent = _checks.latent(_NAME, mu, logvar, prior_mu, prior_logvar)
-        fused = hasattr(self.likelihood, "operands")
-        operands = self.likelihood.operands(recon_x, x) if fused else ()
+        likelihood = self.likelihood
+        fused = hasattr(likelihood, "operands")
+        operands = likelihood.operands(recon_x, x) if fused else ()
         _checks.same_device(_NAME, "mu", mu, "x", x)
         if x.dim() == 0 or mu.dim() == 0 or x.shape[0] != mu.shape[0]:
             raise ValueError(f"{_NAME}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; "
@@ -124,11 +125,11 @@ class ELBOLoss(nn.Module):
 
         if fused and self.free_bits is None and self.reduction != "none":
             loss, fit, kl = autograd.elbo_loss(
-                self.likelihood.term, operands, latent, mask, weight, beta, self.reduction,
-                target_scale=self.likelihood.target_scale, inplace=self.inplace,
+                likelihood.term, operands, latent, mask, weight, beta, self.reduction,
+                target_scale=likelihood.target_scale, inplace=self.inplace,
             )  # fmt: skip
         else:
-            fit = self.likelihood.log_prob(recon_x, x, mask=mask)
+            fit = likelihood.log_prob(recon_x, x, mask=mask)
             kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar)
             loss = beta * (kl if self.free_bits is None else self._floored_kl(latent)) - fit
             if weight is not None:
