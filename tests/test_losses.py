@@ -247,13 +247,38 @@ def test_a_users_own_likelihood():
     torch.testing.assert_close(loss, expected)
 
 
-def test_two_operator_calls():
-    """A forward and a backward pass of the loss are two calls into the library."""
+def test_three_operator_calls():
+    """A forward and a backward pass of the loss are three calls into the library, one inside the other."""
     args = [t.requires_grad_(k != 1) for k, t in enumerate(inputs(*SHAPES[0]))]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         ELBOLoss()(*args).backward()
     names = [e.name for e in profile.events() if e.name.startswith("vaefast::")]
-    assert names == ["vaefast::elbo", "vaefast::scale_"]
+    assert names == ["vaefast::elbo_loss", "vaefast::elbo", "vaefast::scale_"]
+
+
+@pytest.mark.parametrize("options", [{}, {"weight": torch.rand(7)}, {"beta": torch.tensor(0.3)}, {"inplace": True}])
+def test_every_way_through_backward_agrees(options):
+    """The node in C++, the Function in Python, a second pass over a retained graph, and create_graph."""
+    args = inputs(*SHAPES[1])
+    inplace = options.pop("inplace", False)
+
+    def grads(parts=False, **how):
+        leaves = [t.clone().requires_grad_() for t in (args[0], *args[2:])]
+        loss = ELBOLoss(inplace=inplace)(leaves[0] * 1, args[1], *leaves[1:], return_parts=parts, **options)
+        loss = loss[0] if parts else loss
+        if how.pop("twice", False):
+            torch.autograd.grad(loss, leaves, torch.tensor(3.0), retain_graph=True)
+        return torch.autograd.grad(loss, leaves, torch.tensor(0.7), **how)
+
+    expected = grads()
+    ways = (
+        [{"parts": True}]
+        if inplace
+        else [{"parts": True}, {"twice": True}, {"create_graph": True}, {"twice": True, "parts": True}]
+    )
+    for way in ways:
+        for g, e in zip(grads(**way), expected, strict=True):
+            torch.testing.assert_close(g, e, rtol=2e-6, atol=1e-7)
 
 
 def test_upstream_gradient_scales():

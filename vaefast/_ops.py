@@ -29,10 +29,14 @@ set_cpu_isa = _C.set_cpu_isa
 
 row_sum = torch.ops.vaefast.row_sum.default
 elbo = torch.ops.vaefast.elbo.default
+elbo_loss = torch.ops.vaefast.elbo_loss.default  # elbo's loss alone, with a derivative; eager only
 elbo_ = torch.ops.vaefast.elbo_.default
 rsample = torch.ops.vaefast.rsample.default
 rsample_backward = torch.ops.vaefast.rsample_backward.default
 scale_ = torch.ops.vaefast.scale_.default
+
+# Called by elbo_loss's backward pass where it is more than handing out gradients; autograd.py implements it.
+implement_elbo_vjp = torch.library.impl("vaefast::elbo_vjp", "CompositeImplicitAutograd")
 
 DEVICES = frozenset({"cpu", "meta"})  # with a kernel; meta tensors have shapes only
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})

@@ -19,13 +19,13 @@ def _transformed() -> bool:
 
 
 def has_kernel(*tensors: Tensor | None) -> bool:
-    """Whether the fused operator is right for these (strided) tensors, here and now."""
+    """Whether the fused operator is right for these tensors, strided and on one device as the checks leave them."""
     if _transformed():
         return False
     for t in tensors:
-        if t is not None and not (t.dtype in _ops.TARGET_DTYPES and t.device.type in _ops.DEVICES):
+        if t is not None and t.dtype not in _ops.TARGET_DTYPES:
             return False
-    return True
+    return tensors[0] is not None and tensors[0].device.type in _ops.DEVICES
 
 
 def needs_grad(tensors: Sequence[object]) -> bool:

@@ -176,33 +176,101 @@ class ElboLoss(torch.autograd.Function):
                 "vaefast.ELBOLoss: with inplace=True the prediction holds its gradient now, so the graph can be run "
                 "backward once only, from the loss, and without create_graph"
             )
-        likelihood, reduction, batch_dims, target_scale = ctx.options
-        arity = ctx.arity
-
-        if composite_pass:
-
-            def composite(weight: Tensor | None, beta: float | Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-                parts = likelihood, inputs[:arity], inputs[arity:], mask, weight, beta, reduction
-                return reference.elbo_loss(*parts, batch_dims, target_scale)
-
-            return (None,) * 7 + tuple(_composite_vjp(composite, [weight, beta, *operands], needed, upstream))
-
         if one_pass and ctx.weight_and_beta_needed == (False, False):
             ctx.spent = True
             assert grad is not None
             return (None,) * 9 + tuple(_spread(_scaled(buffers, grad), ctx.needed))
 
-        # The loss's derivative by each sample's beta * KL - log-likelihood: before, and with, the sample's weight.
-        row = None if grad is None else (grad / fit.numel() if reduction == "mean" else grad).expand_as(fit)
-        weighted = row if row is None or weight is None else row * weight
+        likelihood, reduction, batch_dims, target_scale = ctx.options
+        fit_operands, latent = operands[: ctx.arity], operands[ctx.arity :]
+        options = mask, weight, beta, reduction, batch_dims, target_scale
+        if composite_pass:
+            return (None,) * 7 + tuple(
+                _composite_loss_vjp(likelihood, fit_operands, latent, *options, upstream, needed)
+            )
+        row = None if grad is None else (grad / fit.numel() if reduction == "mean" else grad)
         weight_grad = row * (beta * kl - fit) if ctx.weight_and_beta_needed[0] and row is not None else None
-        beta_grad = (weighted * kl).sum() if ctx.weight_and_beta_needed[1] and weighted is not None else None
-        fit_coef = _sum_of(None if weighted is None else -weighted, grad_fit)
-        kl_coef = _sum_of(None if weighted is None else beta * weighted, grad_kl)
-        latent = operands[arity:]
-        fit_grads = _swept(likelihood, operands[:arity], mask, fit_coef, batch_dims, target_scale, ctx.needed[:arity])
-        kl_grads = _swept(_kl_term(latent), latent, None, kl_coef, batch_dims, 1.0, ctx.needed[arity:])
-        return (None,) * 7 + (weight_grad, beta_grad, *fit_grads, *kl_grads)
+        beta_grad = None
+        if ctx.weight_and_beta_needed[1] and row is not None:
+            beta_grad = row * (kl if weight is None else weight * kl).sum()
+        grads = _swept_loss(likelihood, fit_operands, latent, *options, upstream, ctx.needed)
+        return (None,) * 7 + (weight_grad, beta_grad, *grads)
+
+
+def _composite_loss_vjp(
+    likelihood: str,
+    operands: Sequence[Tensor],
+    latent: Sequence[Tensor],
+    mask: Tensor | None,
+    weight: Tensor | None,
+    beta: float | Tensor,
+    reduction: str,
+    batch_dims: int,
+    target_scale: float,
+    upstream: _Grads,
+    needed: tuple[bool, ...],
+) -> list[Tensor | None]:
+    """The gradients by (weight, beta, *operands, *latent) for upstream gradients by (loss, log-likelihood, KL)."""
+    arity = len(operands)
+
+    def composite(weight: Tensor | None, beta: float | Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        parts = likelihood, inputs[:arity], inputs[arity:], mask, weight, beta, reduction
+        return reference.elbo_loss(*parts, batch_dims, target_scale)
+
+    return _composite_vjp(composite, [weight, beta, *operands, *latent], needed, upstream)
+
+
+def _swept_loss(
+    likelihood: str,
+    operands: Sequence[Tensor],
+    latent: Sequence[Tensor],
+    mask: Tensor | None,
+    weight: Tensor | None,
+    beta: float | Tensor,
+    reduction: str,
+    batch_dims: int,
+    target_scale: float,
+    upstream: _Grads,
+    needed: tuple[bool, ...],
+) -> list[Tensor | None]:
+    """The gradients by (*operands, *latent), by sweeps of their own."""
+    grad, fit_coef, kl_coef = upstream
+    if grad is not None:
+        batch = operands[0].shape[:batch_dims]
+        row = (grad / batch.numel() if reduction == "mean" else grad).expand(batch)
+        weighted = row if weight is None else row * weight
+        fit_coef = _sum_of(-weighted, fit_coef)
+        kl_coef = _sum_of(beta * weighted, kl_coef)
+    split = len(operands)
+    return _swept(likelihood, operands, mask, fit_coef, batch_dims, target_scale, needed[:split]) + _swept(
+        _kl_term(latent), latent, None, kl_coef, batch_dims, 1.0, needed[split:]
+    )
+
+
+@_ops.implement_elbo_vjp
+def _elbo_vjp(
+    likelihood: str,
+    operands: Sequence[Tensor],
+    latent: Sequence[Tensor],
+    mask: Tensor | None,
+    weight: Tensor | None,
+    kl_weight: Tensor | None,
+    beta: float | Tensor,
+    reduction: str,
+    batch_dims: int,
+    target_scale: float,
+    gradients: int,
+    grad: Tensor,
+) -> list[Tensor]:
+    if weight is None and kl_weight is not None:
+        beta = kl_weight
+    needed = tuple(bool(gradients >> k & 1) for k in range(len(operands) + len(latent)))
+    options = mask, weight, beta, reduction, batch_dims, target_scale, (grad, None, None)
+    if needs_composite(grad):
+        grads = _composite_loss_vjp(likelihood, operands, latent, *options, (False, False, *needed))[2:]
+    else:
+        grads = _swept_loss(likelihood, operands, latent, *options, needed)
+    return [g for g in grads if g is not None]
 
 
 def _sum_of(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -244,39 +312,36 @@ def elbo_loss(
     batch_dims: int = 1,
     target_scale: float = 1.0,
     inplace: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """reference.elbo_loss, fused. `inplace` writes the gradient over the prediction where that is possible."""
+    parts: bool = True,
+) -> tuple[Tensor, ...]:
+    """reference.elbo_loss, fused; the loss alone where no `parts` are asked for. `inplace` writes the gradient over the
+    prediction where that is possible."""
     beta_tensor = beta if isinstance(beta, Tensor) else None
-    if not has_kernel(mask, weight, beta_tensor, *operands, *latent):
+    if not has_kernel(*operands, *latent, mask, weight, beta_tensor):
         return reference.elbo_loss(
             likelihood, operands, latent, mask, weight, beta, reduction, batch_dims, target_scale
         )
-    if needs_grad((*operands, *latent, weight, beta_tensor)):
-        prediction = operands[0]
-        inplace = (
-            inplace
-            and prediction.requires_grad
-            and not prediction.is_leaf
-            and prediction.is_contiguous()
-            and _fits_one_pass((*operands, *latent))
-            and not torch.compiler.is_compiling()
+    inputs = (*operands, *latent)
+    options = mask, weight, *_kl_weight(weight, beta), reduction, batch_dims, target_scale
+    weight_or_beta = weight is not None or beta_tensor is not None
+    if not needs_grad((*inputs, weight, beta_tensor) if weight_or_beta else inputs):
+        return _ops.elbo(likelihood, operands, latent, *options, 0)[:3]
+    compiling = torch.compiler.is_compiling()
+    one_pass = _fits_one_pass(inputs)
+    if (
+        one_pass
+        and not (parts or inplace or compiling or (weight_or_beta and needs_grad((weight, beta_tensor))))
+        and (weight is None or beta_tensor is None)
+    ):
+        return (
+            _ops.elbo_loss(likelihood, operands, latent, *options, _bits(tuple([t.requires_grad for t in inputs]))),
         )
-        return ElboLoss.apply(
-            likelihood,
-            reduction,
-            batch_dims,
-            target_scale,
-            inplace,
-            len(operands),
-            mask,
-            weight,
-            beta,
-            *operands,
-            *latent,
-        )
-    return _ops.elbo(
-        likelihood, operands, latent, mask, weight, *_kl_weight(weight, beta), reduction, batch_dims, target_scale, 0
-    )[:3]
+    prediction = operands[0]
+    writable = prediction.requires_grad and not prediction.is_leaf and prediction.is_contiguous()
+    inplace = inplace and writable and one_pass and not compiling
+    return ElboLoss.apply(
+        likelihood, reduction, batch_dims, target_scale, inplace, len(operands), mask, weight, beta, *inputs
+    )
 
 
 class Rsample(torch.autograd.Function):

@@ -104,30 +104,47 @@ class ELBOLoss(nn.Module):
         Returns:
             The loss, a scalar or of shape (B,); or (loss, Parts(log_likelihood, kl, elbo)), elbo with beta as used.
         """
-        beta = self.beta if beta is None else beta
-        _checks.beta(_NAME, beta)
+        if beta is None:
+            beta = self.beta
+        else:
+            _checks.beta(_NAME, beta)
         latent = _checks.latent(_NAME, mu, logvar, prior_mu, prior_logvar)
         likelihood = self.likelihood
         fused = hasattr(likelihood, "operands")
         operands = likelihood.operands(recon_x, x) if fused else ()
         _checks.same_device(_NAME, "mu", mu, "x", x)
-        if x.dim() == 0 or mu.dim() == 0 or x.shape[0] != mu.shape[0]:
-            raise ValueError(f"{_NAME}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; "
-                             "the first dimension of both is the batch")  # fmt: skip
-        mask = _checks.mask(_NAME, mask, "x", x)
+        batch = x.shape[:1]
+        if batch != mu.shape[:1] or not batch:
+            raise ValueError(
+                f"{_NAME}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; "
+                "the first dimension of both is the batch"
+            )
+        if mask is not None:
+            mask = _checks.mask(_NAME, mask, "x", x)
         if weight is not None:
             _checks.tensor(_NAME, "weight", weight)
-            if weight.shape != x.shape[:1]:
-                raise ValueError(f"{_NAME}: weight must have shape {tuple(x.shape[:1])}, got {tuple(weight.shape)}")
+            if weight.shape != batch:
+                raise ValueError(f"{_NAME}: weight must have shape {tuple(batch)}, got {tuple(weight.shape)}")
             _checks.same_device(_NAME, "weight", weight, "x", x)
         if self.validate:
             self._check_values((*operands, *latent), x)
 
         if fused and self.free_bits is None and self.reduction != "none":
-            loss, fit, kl = autograd.elbo_loss(
-                likelihood.term, operands, latent, mask, weight, beta, self.reduction,
-                target_scale=likelihood.target_scale, inplace=self.inplace,
-            )  # fmt: skip
+            loss, *parts = autograd.elbo_loss(
+                likelihood.term,
+                operands,
+                latent,
+                mask,
+                weight,
+                beta,
+                self.reduction,
+                target_scale=likelihood.target_scale,
+                inplace=self.inplace,
+                parts=return_parts,
+            )
+            if not return_parts:
+                return loss
+            fit, kl = parts
         else:
             fit = likelihood.log_prob(recon_x, x, mask=mask)
             kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar)

@@ -14,16 +14,14 @@ constexpr double kLog2Pi = 1.8378770664093454835606594728112;
 // log(2) in two parts: an integer below 2^12 times the high one is exact.
 constexpr float kLn2High = 0.693115234375f, kLn2Low = 3.19461833e-05f;
 
-// exp(x) for every float: 0 below -104, subnormal results rounded once, +inf above 88.72, NaN for NaN. 1 ULP; careful,
-// with the rounding errors of the argument's reduction and of the last sum carried along, 0.6 ULP.
+// exp(y) = p 2^k: the reduced part p, in [0.7, 1.42], and k, for y in [-104, 89]. Careful: with the rounding errors of the
+// argument's reduction and of the last sum carried along.
 template <bool careful>
-VAEFAST_HD float exp_float(float x) {
-  float y = x < -104.0f ? -104.0f : x;
-  y = y > 89.0f ? 89.0f : y;
+VAEFAST_HD float exp_reduced(float y, int32_t& k) {
   // Adding 1.5 * 2^23 rounds to an integer n, which then stands in the low bits of the sum.
   const float shifted = y * 1.44269504f + 12582912.0f;
   const float n = shifted - 12582912.0f;
-  const int32_t k = bit_cast<int32_t>(shifted) - 0x4b400000;
+  k = bit_cast<int32_t>(shifted) - 0x4b400000;
   const float coarse = y - n * kLn2High;
   const float r = coarse - n * kLn2Low;
   float p = 0.00138145988f;  // (exp(r) - 1 - r) / r^2 on |r| <= ln(2)/2, 2^-28
@@ -31,13 +29,20 @@ VAEFAST_HD float exp_float(float x) {
   p = p * r + 0.041668389f;
   p = p * r + 0.166665211f;
   p = p * r + 0.49999994f;
-  if constexpr (careful) {
-    const float lost = (coarse - r) - n * kLn2Low;
-    const float high = 1.0f + r;
-    p = high + (((1.0f - high) + r) + (r * r * p + lost));
-  } else {
-    p = 1.0f + (r + r * r * p);
-  }
+  if constexpr (!careful) return 1.0f + (r + r * r * p);
+  const float lost = (coarse - r) - n * kLn2Low;
+  const float high = 1.0f + r;
+  return high + (((1.0f - high) + r) + (r * r * p + lost));
+}
+
+// exp(x) for every float: 0 below -104, subnormal results rounded once, +inf above 88.72, NaN for NaN. 1 ULP; careful,
+// 0.8 ULP.
+template <bool careful>
+VAEFAST_HD float exp_float(float x) {
+  float y = x < -104.0f ? -104.0f : x;
+  y = y > 89.0f ? 89.0f : y;
+  int32_t k;
+  const float p = exp_reduced<careful>(y, k);
   const int32_t half = k >> 1;  // 2^k in two factors: both are normal even where exp(x) is not
   return p * bit_cast<float>(uint32_t(half + 127) << 23) * bit_cast<float>(uint32_t(k - half + 127) << 23);
 }
@@ -45,6 +50,15 @@ VAEFAST_HD float exp(float x) { return exp_float<false>(x); }
 VAEFAST_HD double exp(double x) { return ::exp(x); }
 VAEFAST_HD float exp_careful(float x) { return exp_float<true>(x); }
 VAEFAST_HD double exp_careful(double x) { return ::exp(x); }
+
+// exp(-x) for x >= 0 and NaN, cheaper: 2^k is made 2^64 too high, where it is normal for every k.
+VAEFAST_HD float exp_minus(float x) {
+  const float y = x > 104.0f ? -104.0f : -x;
+  int32_t k;
+  const float p = exp_reduced<false>(y, k);
+  return p * bit_cast<float>(uint32_t(k + (127 + 64)) << 23) * 0x1p-64f;
+}
+VAEFAST_HD double exp_minus(double x) { return ::exp(-x); }
 
 // log1p(f) + n log(2) for f in [sqrt(1/2) - 1, 1/2].
 VAEFAST_HD float log_reduced(float f, float n) {

@@ -71,7 +71,7 @@ struct Bernoulli {
   VAEFAST_HD static T evaluate(T logit, T x, T* d) {
     const T distance = logit >= T(0) ? logit : -logit;
     const T miss = logit >= T(0) ? T(1) - x : x;
-    const T e = math::exp(-distance);
+    const T e = math::exp_minus(distance);
     const T q = e / (T(1) + e);
     d[0] = logit >= T(0) ? q - miss : miss - q;
     d[1] = logit;

@@ -1,0 +1,112 @@
+// The loss in the eager autograd graph. A Python Function costs as much per call as a small batch's arithmetic, so the
+// common case, a scalar loss run backward once, is a node in C++. Whatever else may be asked of its backward pass (a retained
+// graph, create_graph, batched gradients) goes to vaefast::elbo_vjp, which is written in Python (vaefast/autograd.py).
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <string>
+#include <tuple>
+
+namespace vaefast {
+namespace {
+
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+using Tensors = std::vector<Tensor>;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Everything about a loss but its operands, as the operators' schemas order it.
+#define VAEFAST_LOSS_OPTIONS                                                                                   \
+  const OptionalTensor &mask, const OptionalTensor &weight, const OptionalTensor &kl_weight, double beta,      \
+      std::string reduction, int64_t batch_dims, double target_scale, int64_t gradients
+
+using Elbo = std::tuple<Tensor, Tensor, Tensor, Tensors>(std::string, at::TensorList, at::TensorList,
+                                                         const OptionalTensor&, const OptionalTensor&,
+                                                         const OptionalTensor&, double, std::string, int64_t, double,
+                                                         int64_t);
+using ElboVjp = Tensors(std::string, at::TensorList, at::TensorList, const OptionalTensor&, const OptionalTensor&,
+                        const OptionalTensor&, double, std::string, int64_t, double, int64_t, const Tensor&);
+using Scale = void(at::TensorList, const Tensor&);
+
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+bool is_batched(const Tensor& t) {
+  return t.key_set().has_any(c10::DispatchKeySet({c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched}));
+}
+
+OptionalTensor given(const Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
+Tensor or_undefined(const OptionalTensor& t) { return t.value_or(Tensor()); }
+
+struct ElboLoss : torch::autograd::Function<ElboLoss> {
+  static Tensor forward(AutogradContext* ctx, at::TensorList operands, at::TensorList latent, std::string likelihood,
+                        VAEFAST_LOSS_OPTIONS) {
+    static const auto elbo = find<Elbo>("vaefast::elbo");
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    auto [loss, fit, kl, grads] = elbo.call(likelihood, operands, latent, mask, weight, kl_weight, beta, reduction,
+                                            batch_dims, target_scale, gradients);
+    variable_list saved{or_undefined(mask), or_undefined(weight), or_undefined(kl_weight)};
+    saved.insert(saved.end(), operands.begin(), operands.end());
+    saved.insert(saved.end(), latent.begin(), latent.end());
+    saved.insert(saved.end(), grads.begin(), grads.end());
+    ctx->save_for_backward(std::move(saved));
+    auto& data = ctx->saved_data;
+    data["likelihood"] = std::move(likelihood);
+    data["reduction"] = std::move(reduction);
+    data["numbers"] = c10::IValue(std::vector<double>{beta, target_scale});
+    data["counts"] = c10::IValue(std::vector<int64_t>{int64_t(operands.size()), int64_t(latent.size()), batch_dims, gradients});
+    data["spent"] = false;
+    return loss;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list upstream) {
+    const auto counts = ctx->saved_data["counts"].toIntVector();
+    const int64_t arity = counts[0], inputs = counts[0] + counts[1], gradients = counts[3];
+    variable_list result(inputs + 9);  // the operands, and the likelihood and options, which have no gradient
+    const Tensor& grad = upstream[0];
+    if (!grad.defined()) return result;
+    const variable_list saved = ctx->get_saved_variables();
+    const at::TensorList operands = at::TensorList(saved).slice(3, inputs);
+    Tensors grads(saved.begin() + 3 + inputs, saved.end());
+    auto spent = ctx->saved_data["spent"];
+    if (at::GradMode::is_enabled() || is_batched(grad) || spent.toBool()) {
+      static const auto vjp = find<ElboVjp>("vaefast::elbo_vjp");
+      const auto numbers = ctx->saved_data["numbers"].toDoubleVector();
+      grads = vjp.call(ctx->saved_data["likelihood"].toStringRef(), operands.slice(0, arity), operands.slice(arity),
+                       given(saved[0]), given(saved[1]), given(saved[2]), numbers[0],
+                       ctx->saved_data["reduction"].toStringRef(), counts[2], numbers[1], gradients, grad);
+    } else {
+      static const auto scale = find<Scale>("vaefast::scale_");
+      ctx->saved_data["spent"] = true;  // the buffers are given away
+      scale.call(grads, grad);
+    }
+    auto next = grads.begin();
+    for (int64_t k = 0; k < inputs; ++k) {
+      if (gradients >> k & 1) result[k] = *next++;
+    }
+    return result;
+  }
+};
+
+Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList latent, VAEFAST_LOSS_OPTIONS) {
+  return ElboLoss::apply(operands, latent, likelihood, mask, weight, kl_weight, beta, reduction, batch_dims, target_scale,
+                         gradients);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(vaefast, m) {
+  m.def(
+      "elbo_loss(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
+      "float beta, str reduction, int batch_dims, float target_scale, int gradients) -> Tensor");
+  m.def(
+      "elbo_vjp(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
+      "float beta, str reduction, int batch_dims, float target_scale, int gradients, Tensor grad) -> Tensor[]");
+}
+
+TORCH_LIBRARY_IMPL(vaefast, Autograd, m) { m.impl("elbo_loss", elbo_loss); }
+
+}  // namespace vaefast
