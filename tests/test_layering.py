@@ -30,7 +30,7 @@ PYTHON = {
     "training": ["", "data", "likelihoods", "model", "plots"],
     "cli": ["", "_ops", "data", "training"],
     "__main__": ["cli"],
-    "__init__": ["functional", "likelihoods", "losses", "model"],
+    "__init__": ["_ops", "functional", "likelihoods", "losses", "model"],
 }
 
 

@@ -6,9 +6,10 @@
 from importlib.metadata import version as _version
 
 from . import functional, likelihoods
+from ._ops import empty_cache
 from .functional import ELBO
 from .losses import ELBOLoss
 from .model import VAE, conv_vae, mlp_vae
 
-__all__ = ["ELBO", "ELBOLoss", "VAE", "conv_vae", "functional", "likelihoods", "mlp_vae"]
+__all__ = ["ELBO", "ELBOLoss", "VAE", "conv_vae", "empty_cache", "functional", "likelihoods", "mlp_vae"]
 __version__ = _version("vaefast")

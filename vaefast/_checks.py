@@ -6,24 +6,23 @@ import torch
 from torch import Tensor
 
 REDUCTIONS = ("none", "sum", "mean")
-_COMMON = frozenset({torch.float32, torch.bfloat16, torch.float16, torch.float64})
+_FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+_TARGETS = _FLOATS | {torch.uint8, torch.bool}
 
 
 def tensor(function: str, name: str, value: object, *, target: bool = False) -> None:
-    """A strided tensor of a real floating type; a target may also be bool or uint8."""
+    """A dense strided tensor of a dtype that the library computes with; a target may also be bool or uint8."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{function}: {name} must be a torch.Tensor, got {_type_name(value)}")
-    if value.dtype in _COMMON and value.layout is torch.strided and not value.is_nested:
-        return
-    if value.is_nested:
-        raise NotImplementedError(f"{function}: {name} is a nested tensor; pad it, or pass its values()")
-    if value.layout is not torch.strided or value.is_quantized:
-        kind = value.dtype if value.is_quantized else value.layout
-        raise NotImplementedError(f"{function}: {name} must be a dense strided tensor, got {kind}")
-    if value.dtype.is_floating_point or (target and value.dtype in (torch.uint8, torch.bool)):
-        return
-    expected = "floating point, bool or uint8" if target else "floating point"
-    raise TypeError(f"{function}: {name} must be {expected}, got {value.dtype}")
+    if value.layout is not torch.strided or value.is_nested:
+        advice = "; pad it, or pass its values()" if value.is_nested else f", got {value.layout}"
+        kind = "a nested tensor" if value.is_nested else "not a dense strided tensor"
+        raise NotImplementedError(f"{function}: {name} is {kind}{advice}")
+    if value.dtype not in (_TARGETS if target else _FLOATS):
+        if value.is_quantized:
+            raise NotImplementedError(f"{function}: {name} must not be quantized, got {value.dtype}")
+        expected = "float32, float64, bfloat16 or float16" + (", bool or uint8" if target else "")
+        raise TypeError(f"{function}: {name} must be {expected}, got {value.dtype}")
 
 
 def same_device(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> None:
@@ -36,7 +35,8 @@ def same_shape(function: str, name: str, value: Tensor, other_name: str, other: 
         raise ValueError(
             f"{function}: {name} must have the shape of {other_name}, {tuple(other.shape)}, got {tuple(value.shape)}"
         )
-    same_device(function, name, value, other_name, other)
+    if value.device != other.device:
+        same_device(function, name, value, other_name, other)
 
 
 def broadcast(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> Tensor:

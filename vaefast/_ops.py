@@ -26,6 +26,7 @@ except ImportError as error:
 build_info = _C.build_info
 cpu_isa = _C.cpu_isa
 set_cpu_isa = _C.set_cpu_isa
+cached_bytes = _C.cached_bytes
 
 row_sum = torch.ops.vaefast.row_sum.default
 elbo = torch.ops.vaefast.elbo.default
@@ -39,8 +40,17 @@ scale_ = torch.ops.vaefast.scale_.default
 implement_elbo_vjp = torch.library.impl("vaefast::elbo_vjp", "CompositeImplicitAutograd")
 
 DEVICES = frozenset({"cpu", "meta"})  # with a kernel; meta tensors have shapes only
-DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
-TARGET_DTYPES = DTYPES | {torch.uint8, torch.bool}
+
+
+def empty_cache() -> None:
+    """Gives back the memory that freed gradients and samples have left for the next ones, at most 256 MiB.
+
+    Example:
+        >>> empty_cache()
+        >>> cached_bytes()
+        0
+    """
+    _C.empty_cache()
 
 
 def _target(term: str) -> int:

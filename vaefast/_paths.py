@@ -18,14 +18,9 @@ def _transformed() -> bool:
     return _functorch_active() or getattr(forward_ad, "_current_level", 0) >= 0
 
 
-def has_kernel(*tensors: Tensor | None) -> bool:
-    """Whether the fused operator is right for these tensors, strided and on one device as the checks leave them."""
-    if _transformed():
-        return False
-    for t in tensors:
-        if t is not None and t.dtype not in _ops.TARGET_DTYPES:
-            return False
-    return tensors[0] is not None and tensors[0].device.type in _ops.DEVICES
+def has_kernel(tensor: Tensor) -> bool:
+    """Whether the fused operator is right for this call, whose tensors are on one device and of types that it reads."""
+    return tensor.device.type in _ops.DEVICES and not _transformed()
 
 
 def needs_grad(tensors: Sequence[object]) -> bool:

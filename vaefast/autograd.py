@@ -113,7 +113,7 @@ def row_sum(
     target_scale: float = 1.0,
 ) -> Tensor:
     """reference.row_sum, fused."""
-    if not has_kernel(mask, *operands):
+    if not has_kernel(operands[0]):
         return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale)
     if needs_grad(operands):
         return RowSum.apply(term, mask, reduction, batch_dims, target_scale, *operands)
@@ -317,28 +317,22 @@ def elbo_loss(
     """reference.elbo_loss, fused; the loss alone where no `parts` are asked for. `inplace` writes the gradient over the
     prediction where that is possible."""
     beta_tensor = beta if isinstance(beta, Tensor) else None
-    if not has_kernel(*operands, *latent, mask, weight, beta_tensor):
+    if not has_kernel(operands[0]):
         return reference.elbo_loss(
             likelihood, operands, latent, mask, weight, beta, reduction, batch_dims, target_scale
         )
-    inputs = (*operands, *latent)
     options = mask, weight, *_kl_weight(weight, beta), reduction, batch_dims, target_scale
-    weight_or_beta = weight is not None or beta_tensor is not None
-    if not needs_grad((*inputs, weight, beta_tensor) if weight_or_beta else inputs):
-        return _ops.elbo(likelihood, operands, latent, *options, 0)[:3]
     compiling = torch.compiler.is_compiling()
-    one_pass = _fits_one_pass(inputs)
-    if (
-        one_pass
-        and not (parts or inplace or compiling or (weight_or_beta and needs_grad((weight, beta_tensor))))
-        and (weight is None or beta_tensor is None)
-    ):
-        return (
-            _ops.elbo_loss(likelihood, operands, latent, *options, _bits(tuple([t.requires_grad for t in inputs]))),
-        )
+    own_grad = weight is not None and (weight.requires_grad or beta_tensor is not None)
+    own_grad = own_grad or (beta_tensor is not None and beta_tensor.requires_grad)
+    if not (parts or inplace or compiling or own_grad):
+        return (_ops.elbo_loss(likelihood, operands, latent, *options),)
+    inputs = (*operands, *latent)
+    if not needs_grad((*inputs, weight, beta_tensor)):
+        return _ops.elbo(likelihood, operands, latent, *options, 0)[:3]
     prediction = operands[0]
     writable = prediction.requires_grad and not prediction.is_leaf and prediction.is_contiguous()
-    inplace = inplace and writable and one_pass and not compiling
+    inplace = inplace and writable and not compiling and _fits_one_pass(inputs)
     return ElboLoss.apply(
         likelihood, reduction, batch_dims, target_scale, inplace, len(operands), mask, weight, beta, *inputs
     )
@@ -396,7 +390,7 @@ def rsample(
 ) -> tuple[Tensor, Tensor]:
     """(z, KL) from latent = (mu, logvar) or (mu, logvar, prior_mu, prior_logvar), fused."""
     samples = -1 if num_samples is None else num_samples
-    if has_kernel(*latent):
+    if has_kernel(latent[0]):
         if needs_grad(latent):
             return Rsample.apply(samples, kl, batch_dims, generator, *latent)
         return _ops.rsample(latent, None, samples, kl, batch_dims, generator)[:2]

@@ -112,7 +112,8 @@ class ELBOLoss(nn.Module):
         likelihood = self.likelihood
         fused = hasattr(likelihood, "operands")
         operands = likelihood.operands(recon_x, x) if fused else ()
-        _checks.same_device(_NAME, "mu", mu, "x", x)
+        if mu.device != x.device:
+            _checks.same_device(_NAME, "mu", mu, "x", x)
         batch = x.shape[:1]
         if batch != mu.shape[:1] or not batch:
             raise ValueError(

@@ -14,6 +14,9 @@ constexpr double kLog2Pi = 1.8378770664093454835606594728112;
 // log(2) in two parts: an integer below 2^12 times the high one is exact.
 constexpr float kLn2High = 0.693115234375f, kLn2Low = 3.19461833e-05f;
 
+VAEFAST_HD float abs(float x) { return fabsf(x); }
+VAEFAST_HD double abs(double x) { return fabs(x); }
+
 // exp(y) = p 2^k: the reduced part p, in [0.7, 1.42], and k, for y in [-104, 89]. Careful: with the rounding errors of the
 // argument's reduction and of the last sum carried along.
 template <bool careful>
@@ -51,14 +54,14 @@ VAEFAST_HD double exp(double x) { return ::exp(x); }
 VAEFAST_HD float exp_careful(float x) { return exp_float<true>(x); }
 VAEFAST_HD double exp_careful(double x) { return ::exp(x); }
 
-// exp(-x) for x >= 0 and NaN, cheaper: 2^k is made 2^64 too high, where it is normal for every k.
-VAEFAST_HD float exp_minus(float x) {
-  const float y = x > 104.0f ? -104.0f : -x;
+// exp(x) for x <= 0 and NaN, cheaper: 2^k is made 2^64 too high, where it is normal for every k.
+VAEFAST_HD float exp_nonpositive(float x) {
+  const float y = x < -104.0f ? -104.0f : x;
   int32_t k;
   const float p = exp_reduced<false>(y, k);
   return p * bit_cast<float>(uint32_t(k + (127 + 64)) << 23) * 0x1p-64f;
 }
-VAEFAST_HD double exp_minus(double x) { return ::exp(-x); }
+VAEFAST_HD double exp_nonpositive(double x) { return ::exp(x); }
 
 // log1p(f) + n log(2) for f in [sqrt(1/2) - 1, 1/2].
 VAEFAST_HD float log_reduced(float f, float n) {

@@ -69,14 +69,14 @@ struct Bernoulli {
 
   template <class T>
   VAEFAST_HD static T evaluate(T logit, T x, T* d) {
-    const T distance = logit >= T(0) ? logit : -logit;
+    const T minus_size = -math::abs(logit);
     const T miss = logit >= T(0) ? T(1) - x : x;
-    const T e = math::exp_minus(distance);
+    const T e = math::exp_nonpositive(minus_size);
     const T q = e / (T(1) + e);
     d[0] = logit >= T(0) ? q - miss : miss - q;
     d[1] = logit;
-    const T linear = miss == T(0) ? T(0) : distance * miss;  // an infinite logit that is right costs 0
-    return -(linear + math::log1p_unit(e));
+    const T linear = miss == T(0) ? T(0) : minus_size * miss;  // an infinite logit that is right costs 0
+    return linear - math::log1p_unit(e);
   }
 };
 

@@ -19,7 +19,7 @@ using torch::autograd::variable_list;
 // Everything about a loss but its operands, as the operators' schemas order it.
 #define VAEFAST_LOSS_OPTIONS                                                                                   \
   const OptionalTensor &mask, const OptionalTensor &weight, const OptionalTensor &kl_weight, double beta,      \
-      std::string reduction, int64_t batch_dims, double target_scale, int64_t gradients
+      std::string reduction, int64_t batch_dims, double target_scale
 
 using Elbo = std::tuple<Tensor, Tensor, Tensor, Tensors>(std::string, at::TensorList, at::TensorList,
                                                          const OptionalTensor&, const OptionalTensor&,
@@ -34,6 +34,11 @@ c10::TypedOperatorHandle<Signature> find(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
+const c10::TypedOperatorHandle<Elbo>& elbo() {
+  static const auto op = find<Elbo>("vaefast::elbo");
+  return op;
+}
+
 bool is_batched(const Tensor& t) {
   return t.key_set().has_any(c10::DispatchKeySet({c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched}));
 }
@@ -44,10 +49,21 @@ Tensor or_undefined(const OptionalTensor& t) { return t.value_or(Tensor()); }
 struct ElboLoss : torch::autograd::Function<ElboLoss> {
   static Tensor forward(AutogradContext* ctx, at::TensorList operands, at::TensorList latent, std::string likelihood,
                         VAEFAST_LOSS_OPTIONS) {
-    static const auto elbo = find<Elbo>("vaefast::elbo");
+    int64_t gradients = 0, bit = 1;
+    bool half = false;
+    for (const at::TensorList list : {operands, latent}) {
+      for (const Tensor& t : list) {
+        if (t.requires_grad()) gradients |= bit;
+        half |= t.scalar_type() == at::kHalf;
+        bit <<= 1;
+      }
+    }
     const at::AutoDispatchBelowADInplaceOrView guard;
-    auto [loss, fit, kl, grads] = elbo.call(likelihood, operands, latent, mask, weight, kl_weight, beta, reduction,
-                                            batch_dims, target_scale, gradients);
+    // Unscaled float16 gradients would underflow before a GradScaler's factor reaches them: those wait for it.
+    auto [loss, fit, kl, grads] =
+        elbo().call(likelihood, operands, latent, mask, weight, kl_weight, beta, reduction, batch_dims, target_scale,
+                    half ? 0 : gradients);
+    if (gradients == 0) return loss;
     variable_list saved{or_undefined(mask), or_undefined(weight), or_undefined(kl_weight)};
     saved.insert(saved.end(), operands.begin(), operands.end());
     saved.insert(saved.end(), latent.begin(), latent.end());
@@ -58,14 +74,14 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     data["reduction"] = std::move(reduction);
     data["numbers"] = c10::IValue(std::vector<double>{beta, target_scale});
     data["counts"] = c10::IValue(std::vector<int64_t>{int64_t(operands.size()), int64_t(latent.size()), batch_dims, gradients});
-    data["spent"] = false;
+    data["spent"] = half;
     return loss;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list upstream) {
     const auto counts = ctx->saved_data["counts"].toIntVector();
     const int64_t arity = counts[0], inputs = counts[0] + counts[1], gradients = counts[3];
-    variable_list result(inputs + 9);  // the operands, and the likelihood and options, which have no gradient
+    variable_list result(inputs + 8);  // the operands, and the likelihood and options, which have no gradient
     const Tensor& grad = upstream[0];
     if (!grad.defined()) return result;
     const variable_list saved = ctx->get_saved_variables();
@@ -92,8 +108,12 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
 };
 
 Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList latent, VAEFAST_LOSS_OPTIONS) {
-  return ElboLoss::apply(operands, latent, likelihood, mask, weight, kl_weight, beta, reduction, batch_dims, target_scale,
-                         gradients);
+  if (!at::GradMode::is_enabled()) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    return std::get<0>(elbo().call(likelihood, operands, latent, mask, weight, kl_weight, beta, reduction, batch_dims,
+                                   target_scale, 0));
+  }
+  return ElboLoss::apply(operands, latent, likelihood, mask, weight, kl_weight, beta, reduction, batch_dims, target_scale);
 }
 
 }  // namespace
@@ -101,7 +121,7 @@ Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList
 TORCH_LIBRARY_FRAGMENT(vaefast, m) {
   m.def(
       "elbo_loss(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
-      "float beta, str reduction, int batch_dims, float target_scale, int gradients) -> Tensor");
+      "float beta, str reduction, int batch_dims, float target_scale) -> Tensor");
   m.def(
       "elbo_vjp(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
       "float beta, str reduction, int batch_dims, float target_scale, int gradients, Tensor grad) -> Tensor[]");

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "../kernels.h"
+#include "buffers.h"
 
 namespace py = pybind11;
 using namespace vaefast;
@@ -54,5 +55,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled part of vaefast.";
   m.def("build_info", &build_info, "What this library was compiled for, and the terms that it has.");
   m.def("cpu_isa", [] { return cpu::kIsaNames[cpu::isa_in_use()]; }, "The instruction set in use.");
+  m.def("cached_bytes", &cached_bytes, "Bytes held for the next large results.");
+  m.def("empty_cache", &empty_cache, "Give them back to the system.");
   m.def("set_cpu_isa", &set_cpu_isa, py::arg("name"), "Use one instruction set; for tests and measurements.");
 }

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <tuple>
 
+#include "buffers.h"
 #include "sweep.h"
 
 namespace vaefast {
@@ -138,7 +139,7 @@ std::tuple<Tensor, Tensor, Tensor> rsample(at::TensorList latent, const Optional
   const Tensor key = given_key ? *given_key : draw_key(generator);
   std::vector<int64_t> shape = sweep.shape().vec();
   if (num_samples >= 0) shape.insert(shape.begin(), num_samples);
-  const Tensor z = at::empty(shape, latent[0].options().memory_format(at::MemoryFormat::Contiguous));
+  const Tensor z = empty_result(shape, latent[0].options());
   const Tensor sums = kl ? sweep.want_row_sums() : at::empty({0}, sweep.options());
   set_sampling(sweep, key, num_samples);
   sweep.args.sampling.z = sample_view(sweep, z);
@@ -166,7 +167,7 @@ Tensors rsample_backward(at::TensorList latent, const Tensor& key, const Optiona
 
 // Multiplies gradients that the forward pass left by the upstream gradient, in place; where that is 1, nothing is touched.
 void scale_(at::TensorList tensors, const Tensor& factor) {
-  if (factor.item<double>() == 1.0) return;
+  if (factor.scalar_type() == at::kFloat ? *factor.const_data_ptr<float>() == 1.0f : factor.item<double>() == 1.0) return;
   const at::AutoDispatchBelowADInplaceOrView guard;
   for (const Tensor& t : tensors) Tensor(t).mul_(factor);
 }

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "buffers.h"
+
 namespace vaefast {
 namespace {
 
@@ -117,7 +119,7 @@ at::Tensor Sweep::want_row_sums() {
 }
 
 at::Tensor Sweep::want_elementwise() {
-  at::Tensor values = at::empty(shape_, options());
+  at::Tensor values = empty_result(shape_, options());
   args.value = write_view(values);
   return values;
 }
@@ -134,7 +136,7 @@ std::vector<at::Tensor> Sweep::want_gradients(int64_t mask, const std::optional<
       TORCH_CHECK_VALUE(g.sizes() == shape_ && g.dtype() == t.dtype() && g.is_contiguous(),
                         "vaefast: the first gradient's place must be contiguous and like its operand");
     } else {
-      g = at::empty(t.sizes(), t.options().memory_format(at::MemoryFormat::Contiguous));
+      g = empty_result(t.sizes(), t.options());
     }
     args.grad[k] = write_view(g);
     gradients.push_back(g);
