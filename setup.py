@@ -57,6 +57,24 @@ def build_editable(*args, **kwargs):
     return build_meta.build_editable(*args, **kwargs)
 
 
+def cuda_sources(torch, toolkit):
+    """The CUDA sources to compile. VAEFAST_CUDA: 0 none, 1 an error without them, auto where torch and toolkit allow."""
+    choice = os.environ.get("VAEFAST_CUDA", "auto")
+    if choice not in ("0", "1", "auto"):
+        sys.exit(f"VAEFAST_CUDA must be 0, 1 or auto, got {choice!r}")
+    sources = sorted(glob.glob("csrc/cuda/*.cu"))
+    missing = None
+    if torch.version.cuda is None:
+        missing = f"torch {torch.__version__} is a build without CUDA"
+    elif toolkit is None:
+        missing = "no CUDA toolkit with nvcc was found; set CUDA_HOME to one"
+    elif not sources:
+        missing = "this version of vaefast has no CUDA kernels yet"
+    if choice == "1" and missing:
+        sys.exit(f"VAEFAST_CUDA=1 asks for a CUDA build, but {missing}")
+    return [] if missing or choice == "0" else sources
+
+
 def extension():
     """The extension module and its build command."""
     import torch
@@ -69,18 +87,17 @@ def extension():
             with open(os.path.join(where, "_built_for.py"), "w") as f:  # what an import of the library checks first
                 f.write(f"TORCH = {torch.__version__!r}\n")
 
-    return dict(
-        ext_modules=[
-            cpp_extension.CppExtension(
-                "vaefast._C",
-                sorted(glob.glob("csrc/cpu/*.cpp") + glob.glob("csrc/ops/*.cpp")),
-                depends=sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/**/*.inl", recursive=True)),
-                extra_compile_args={"cxx": CXX_FLAGS},
-                extra_link_args=["-fopenmp", "-Wl,-z,relro,-z,now", "-s"],
-            )
-        ],
-        cmdclass={"build_ext": BuildExtension},
+    cuda = cuda_sources(torch, cpp_extension.CUDA_HOME)
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHS)
+    kind = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
+    module = kind(
+        "vaefast._C",
+        sorted(glob.glob("csrc/cpu/*.cpp") + glob.glob("csrc/ops/*.cpp")) + cuda,
+        depends=sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/**/*.inl", recursive=True)),
+        extra_compile_args={"cxx": CXX_FLAGS, "nvcc": ["-O3", "-lineinfo"]},
+        extra_link_args=["-fopenmp", "-Wl,-z,relro,-z,now", "-s"],
     )
+    return dict(ext_modules=[module], cmdclass={"build_ext": BuildExtension})
 
 
 if __name__ == "__main__":

@@ -205,7 +205,8 @@ def bernoulli_log_likelihood(
         nats, shape (B,), () or (B, D) according to `reduction`.
 
     Example:
-        >>> bernoulli_log_likelihood(torch.zeros(1, 3), torch.tensor([[0, 128, 255]], dtype=torch.uint8), target_scale=1 / 255)
+        >>> image = torch.tensor([[0, 128, 255]], dtype=torch.uint8)
+        >>> bernoulli_log_likelihood(torch.zeros(1, 3), image, target_scale=1 / 255)
         tensor([-2.0794])
     """
     name = "vaefast.bernoulli_log_likelihood"

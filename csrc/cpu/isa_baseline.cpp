@@ -6,7 +6,6 @@
 #include "../math/philox.h"
 #include "loops.h"
 
-
 namespace vaefast::cpu {
 namespace baseline {
 #include "loops.inl"

@@ -1,5 +1,5 @@
-// Included once per instruction set, inside its target region and namespace (see isa_*.cpp). Plain branch-free loops: the
-// compiler vectorizes them. `ivdep`: a gradient may overwrite its own operand in place, element by element.
+// Included once per instruction set, inside its target region and namespace (see isa_*.cpp). Plain branch-free loops:
+// the compiler vectorizes them. `ivdep`: a gradient may overwrite its own operand in place, element by element.
 
 inline float widen(float x) { return x; }
 inline double widen(double x) { return x; }

@@ -51,7 +51,8 @@ const T* gather(const Loops<T>& loops, const View& v, const Tile& t, double scal
   if (v.col_stride == 0 && v.row_stride == 0) {
     load(v.data, 0, t.size(), scale, buffer);
   } else {
-    for (int64_t r = 0; r < t.rows; ++r) load(at(v, t.row + r, t.col), v.col_stride, t.cols, scale, buffer + r * t.cols);
+    for (int64_t r = 0; r < t.rows; ++r)
+      load(at(v, t.row + r, t.col), v.col_stride, t.cols, scale, buffer + r * t.cols);
   }
   return buffer;
 }

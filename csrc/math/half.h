@@ -6,8 +6,12 @@
 
 namespace vaefast::math {
 
-struct bfloat16 { uint16_t bits; };
-struct float16 { uint16_t bits; };
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
 
 VAEFAST_HD float to_float(bfloat16 x) { return bit_cast<float>(uint32_t(x.bits) << 16); }
 

@@ -17,8 +17,8 @@ constexpr float kLn2High = 0.693115234375f, kLn2Low = 3.19461833e-05f;
 VAEFAST_HD float abs(float x) { return fabsf(x); }
 VAEFAST_HD double abs(double x) { return fabs(x); }
 
-// exp(y) = p 2^k: the reduced part p, in [0.7, 1.42], and k, for y in [-104, 89]. Careful: with the rounding errors of the
-// argument's reduction and of the last sum carried along.
+// exp(y) = p 2^k: the reduced part p, in [0.7, 1.42], and k, for y in [-104, 89]. Careful: with the rounding errors of
+// the argument's reduction and of the last sum carried along.
 template <bool careful>
 VAEFAST_HD float exp_reduced(float y, int32_t& k) {
   // Adding 1.5 * 2^23 rounds to an integer n, which then stands in the low bits of the sum.

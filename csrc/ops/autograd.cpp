@@ -1,6 +1,7 @@
 // The loss in the eager autograd graph. A Python Function costs as much per call as a small batch's arithmetic, so the
-// common case, a scalar loss run backward once, is a node in C++. Whatever else may be asked of its backward pass (a retained
-// graph, create_graph, batched gradients) goes to vaefast::elbo_vjp, which is written in Python (vaefast/autograd.py).
+// common case, a scalar loss run backward once, is a node in C++. Whatever else may be asked of its backward pass (a
+// retained graph, create_graph, batched gradients) goes to vaefast::elbo_vjp, which is written in Python
+// (vaefast/autograd.py).
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -17,8 +18,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // Everything about a loss but its operands, as the operators' schemas order it.
-#define VAEFAST_LOSS_OPTIONS                                                                                   \
-  const OptionalTensor &mask, const OptionalTensor &weight, const OptionalTensor &kl_weight, double beta,      \
+#define VAEFAST_LOSS_OPTIONS                                                                              \
+  const OptionalTensor &mask, const OptionalTensor &weight, const OptionalTensor &kl_weight, double beta, \
       std::string reduction, int64_t batch_dims, double target_scale
 
 using Elbo = std::tuple<Tensor, Tensor, Tensor, Tensors>(std::string, at::TensorList, at::TensorList,
@@ -60,9 +61,8 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     }
     const at::AutoDispatchBelowADInplaceOrView guard;
     // Unscaled float16 gradients would underflow before a GradScaler's factor reaches them: those wait for it.
-    auto [loss, fit, kl, grads] =
-        elbo().call(likelihood, operands, latent, mask, weight, kl_weight, beta, reduction, batch_dims, target_scale,
-                    half ? 0 : gradients);
+    auto [loss, fit, kl, grads] = elbo().call(likelihood, operands, latent, mask, weight, kl_weight, beta, reduction,
+                                              batch_dims, target_scale, half ? 0 : gradients);
     if (gradients == 0) return loss;
     variable_list saved{or_undefined(mask), or_undefined(weight), or_undefined(kl_weight)};
     saved.insert(saved.end(), operands.begin(), operands.end());
@@ -73,7 +73,8 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     data["likelihood"] = std::move(likelihood);
     data["reduction"] = std::move(reduction);
     data["numbers"] = c10::IValue(std::vector<double>{beta, target_scale});
-    data["counts"] = c10::IValue(std::vector<int64_t>{int64_t(operands.size()), int64_t(latent.size()), batch_dims, gradients});
+    data["counts"] =
+        c10::IValue(std::vector<int64_t>{int64_t(operands.size()), int64_t(latent.size()), batch_dims, gradients});
     data["spent"] = half;
     return loss;
   }
@@ -113,7 +114,8 @@ Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList
     return std::get<0>(elbo().call(likelihood, operands, latent, mask, weight, kl_weight, beta, reduction, batch_dims,
                                    target_scale, 0));
   }
-  return ElboLoss::apply(operands, latent, likelihood, mask, weight, kl_weight, beta, reduction, batch_dims, target_scale);
+  return ElboLoss::apply(operands, latent, likelihood, mask, weight, kl_weight, beta, reduction, batch_dims,
+                         target_scale);
 }
 
 }  // namespace

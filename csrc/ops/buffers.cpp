@@ -11,7 +11,7 @@
 namespace vaefast {
 namespace {
 
-constexpr size_t kLarge = size_t(64) << 10;    // smaller ones malloc recycles by itself
+constexpr size_t kLarge = size_t(64) << 10;  // smaller ones malloc recycles by itself
 constexpr size_t kHugePage = size_t(2) << 20;
 
 struct Block {

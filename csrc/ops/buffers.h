@@ -6,8 +6,8 @@
 
 namespace vaefast {
 
-// An uninitialized contiguous tensor; a large one on the CPU comes from the blocks that earlier ones left behind, or from
-// huge pages.
+// An uninitialized contiguous tensor; a large one on the CPU comes from the blocks that earlier ones left behind, or
+// from huge pages.
 at::Tensor empty_result(at::IntArrayRef sizes, const at::TensorOptions& options);
 
 // Bytes that freed results have left in the cache, at most kCacheLimit; `empty_cache` gives them back to the system.

@@ -54,11 +54,12 @@ std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, c
 
 using Loss = std::tuple<Tensor, Tensor, Tensor, Tensors>;
 
-// loss = reduction over the batch of weight * (beta * KL - log-likelihood); kl_weight stands for weight * beta where beta
-// is a tensor. `place`: where the gradient by the prediction goes, and is then not returned.
-Loss elbo_into(const OptionalTensor& place, const std::string& likelihood, at::TensorList operands, at::TensorList latent,
-               const OptionalTensor& mask, const OptionalTensor& weight, const OptionalTensor& kl_weight, double beta,
-               const std::string& reduction, int64_t batch_dims, double target_scale, int64_t gradients) {
+// loss = reduction over the batch of weight * (beta * KL - log-likelihood); kl_weight stands for weight * beta where
+// beta is a tensor. `place`: where the gradient by the prediction goes, and is then not returned.
+Loss elbo_into(const OptionalTensor& place, const std::string& likelihood, at::TensorList operands,
+               at::TensorList latent, const OptionalTensor& mask, const OptionalTensor& weight,
+               const OptionalTensor& kl_weight, double beta, const std::string& reduction, int64_t batch_dims,
+               double target_scale, int64_t gradients) {
   TORCH_CHECK_VALUE(!operands.empty() && !latent.empty(), "vaefast: elbo needs operands and latent");
   Sweep fit(find_term(likelihood), operands, batch_dims);
   Sweep kl(kl_term(latent), latent, batch_dims);
@@ -123,10 +124,11 @@ void set_sampling(Sweep& sweep, const Tensor& key, int64_t num_samples) {
 }
 
 View sample_view(const Sweep& sweep, const Tensor& z) {
-  return {z.mutable_data_ptr(), z.scalar_type() == at::kFloat      ? DType::f32
-                                : z.scalar_type() == at::kDouble   ? DType::f64
-                                : z.scalar_type() == at::kBFloat16 ? DType::bf16
-                                                                   : DType::f16,
+  return {z.mutable_data_ptr(),
+          z.scalar_type() == at::kFloat      ? DType::f32
+          : z.scalar_type() == at::kDouble   ? DType::f64
+          : z.scalar_type() == at::kBFloat16 ? DType::bf16
+                                             : DType::f16,
           sweep.args.cols, 1};
 }
 
@@ -165,9 +167,11 @@ Tensors rsample_backward(at::TensorList latent, const Tensor& key, const Optiona
   return grads;
 }
 
-// Multiplies gradients that the forward pass left by the upstream gradient, in place; where that is 1, nothing is touched.
+// Multiplies gradients that the forward pass left by the upstream gradient, in place; where that is 1, nothing is
+// touched.
 void scale_(at::TensorList tensors, const Tensor& factor) {
-  if (factor.scalar_type() == at::kFloat ? *factor.const_data_ptr<float>() == 1.0f : factor.item<double>() == 1.0) return;
+  if (factor.scalar_type() == at::kFloat ? *factor.const_data_ptr<float>() == 1.0f : factor.item<double>() == 1.0)
+    return;
   const at::AutoDispatchBelowADInplaceOrView guard;
   for (const Tensor& t : tensors) Tensor(t).mul_(factor);
 }

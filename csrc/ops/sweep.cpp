@@ -53,8 +53,8 @@ Sweep::Sweep(int term, at::TensorList operands, int64_t batch_dims)
     : like_(operands[0]), shape_(like_.sizes()), batch_dims_(batch_dims) {
   const int64_t arity = term < 0 ? 2 : Terms::arity[term];
   const int target = term < 0 ? -1 : Terms::target[term];
-  TORCH_CHECK_VALUE(int64_t(operands.size()) == arity, "vaefast: ", term < 0 ? "sampling" : Terms::names[term], " takes ",
-                    arity, " operands, got ", operands.size());
+  TORCH_CHECK_VALUE(int64_t(operands.size()) == arity, "vaefast: ", term < 0 ? "sampling" : Terms::names[term],
+                    " takes ", arity, " operands, got ", operands.size());
   TORCH_CHECK_VALUE(0 <= batch_dims && batch_dims <= like_.dim(), "vaefast: batch_dims is ", batch_dims,
                     " but the first operand has ", like_.dim(), " dimensions");
   args.term = term;

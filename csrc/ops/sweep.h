@@ -23,13 +23,14 @@ class Sweep {
   SweepArgs args;
 
   void set_mask(const std::optional<at::Tensor>& mask);
-  // The loss's derivative by the value: scale times coef, a tensor of one element, of the batch's shape or of the full one.
+  // The loss's derivative by the value: scale times coef, a tensor of one element, of the batch's shape or of the full
+  // one.
   void set_coef(double scale, const std::optional<at::Tensor>& coef);
   void want_total() { args.total = &total_; }
   at::Tensor want_row_sums();
   at::Tensor want_elementwise();
-  // The gradients by the operands whose bit is set in `mask`, in order. Where `first` is given, the gradient by operand 0
-  // is written there.
+  // The gradients by the operands whose bit is set in `mask`, in order. Where `first` is given, the gradient by operand
+  // 0 is written there.
   std::vector<at::Tensor> want_gradients(int64_t mask, const std::optional<at::Tensor>& first = {});
 
   View view(const at::Tensor& tensor);  // of the full shape, of the batch's shape or of one element
@@ -44,8 +45,8 @@ class Sweep {
  private:
   View write_view(const at::Tensor& contiguous);
 
-  at::Tensor like_;         // the first operand
-  at::IntArrayRef shape_;   // its sizes
+  at::Tensor like_;        // the first operand
+  at::IntArrayRef shape_;  // its sizes
   int64_t batch_dims_;
   std::vector<at::Tensor> operands_;
   std::vector<at::Tensor> alive_;  // copies made for layouts that the kernels do not read

@@ -1,0 +1,78 @@
+"""setup.py: what it compiles, against which torch, and what it says when it cannot."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.native import ROOT
+
+
+def setup(code, **env):
+    """Runs code with setup.py imported, as a build frontend imports it."""
+    command = [sys.executable, "-c", f"import setup\n{code}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **env})
+
+
+def test_the_environments_torch_is_used():
+    run = setup("print(setup.get_requires_for_build_wheel(), setup.get_requires_for_build_editable())")
+    assert run.stdout.strip() == "[] []", run.stderr
+
+
+def test_a_torch_is_asked_for_only_where_there_is_none():
+    run = setup(
+        "setup.see_torch = lambda: False; print(setup.get_requires_for_build_wheel(), setup.get_requires_for_build_sdist())"
+    )
+    requirement = next(
+        line for line in (ROOT / "setup.py").read_text().splitlines() if line.startswith("TORCH = ")
+    ).split('"')[1]
+    assert run.stdout.strip() == f"['{requirement}'] []"
+    assert requirement in (ROOT / "pyproject.toml").read_text()
+
+
+def test_an_isolated_backend_sees_it_too(tmp_path):
+    """As under pip's isolation: a path without the environment's packages, and one interpreter to ask."""
+    code = """
+import importlib.util, sys
+own = [p for p in sys.path if "site-packages" in p]
+tools = [p for p in own]
+sys.path[:] = [p for p in sys.path if p not in own]
+importlib.invalidate_caches()
+assert importlib.util.find_spec("torch") is None
+assert setup.see_torch()
+assert importlib.util.find_spec("torch").origin
+print("seen")
+"""
+    assert setup(code, VAEFAST_TORCH_PYTHON=sys.executable).stdout.strip() == "seen"
+
+
+CUDA = """
+from types import SimpleNamespace as N
+torch = N(version=N(cuda={cuda!r}), __version__="2.0")
+print(setup.cuda_sources(torch, {toolkit!r}))
+"""
+
+
+@pytest.mark.parametrize("choice, cuda, toolkit, expected", [
+    ("1", None, "/toolkit", "torch 2.0 is a build without CUDA"),
+    ("1", "13.0", None, "no CUDA toolkit with nvcc was found; set CUDA_HOME"),
+    ("yes", "13.0", "/toolkit", "VAEFAST_CUDA must be 0, 1 or auto, got 'yes'"),
+])  # fmt: skip
+def test_a_forced_cuda_build_that_cannot_be_is_one_clear_error(choice, cuda, toolkit, expected):
+    run = setup(CUDA.format(cuda=cuda, toolkit=toolkit), VAEFAST_CUDA=choice)
+    assert run.returncode == 1 and expected in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    "choice, cuda, toolkit", [("0", "13.0", "/toolkit"), ("auto", None, "/toolkit"), ("auto", "13.0", None)]
+)
+def test_a_cpu_build(choice, cuda, toolkit):
+    run = setup(CUDA.format(cuda=cuda, toolkit=toolkit), VAEFAST_CUDA=choice)
+    assert run.stdout.strip() == "[]", run.stderr
+
+
+def test_no_flag_changes_arithmetic_or_the_machine():
+    text = (ROOT / "setup.py").read_text()
+    for flag in ("-ffast-math", "-march=native", "--use_fast_math", "-Ofast"):
+        assert flag not in text
