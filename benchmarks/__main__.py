@@ -114,6 +114,7 @@ def main() -> None:
         table.add_row(size, *cells, speedup, str(row["gigabytes_per_second"]), str(row["times_the_floor"]))
     Console(width=140).print(table)
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps({**stamp(), "rows": rows}, indent=1) + "\n")
 
 

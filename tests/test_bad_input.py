@@ -188,7 +188,7 @@ except ImportError as error:
 """
     for setup, module, expected in (
         ("built.TORCH = '1.2.3'", "built", f"compiled for torch 1.2.3, but torch {torch.__version__} is running"),
-        ("", "None", f"library is missing (torch {torch.__version__} is running)"),
+        ("", "None", f"(torch {torch.__version__} is running)"),
     ):
         run = subprocess.run(
             [sys.executable, "-c", program.format(setup=setup, module=module)], capture_output=True, text=True

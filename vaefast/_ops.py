@@ -1,6 +1,7 @@
 """The compiled operators: loads the library, says clearly why it cannot, and registers the fake kernels that
 torch.compile and torch.export trace with. Nothing else in the package touches torch.ops."""
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,8 @@ try:
     from ._built_for import TORCH as _BUILT_FOR
 except ImportError:
     raise ImportError(
-        f"vaefast's compiled library is missing (torch {torch.__version__} is running). {_REBUILD}"
+        f"vaefast's compiled library is missing from {os.path.dirname(__file__)} (torch {torch.__version__} is running). "
+        f"{_REBUILD}, or -e . if that is the source folder."
     ) from None
 
 _MISMATCH = f"vaefast was compiled for torch {_BUILT_FOR}, but torch {torch.__version__} is running. {_REBUILD}"
