@@ -4,9 +4,11 @@ Nothing is downloaded and nothing is unpickled."""
 import gzip
 import math
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,6 +17,9 @@ from torch import Tensor
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 # IDX: 0, 0, type code, number of dimensions, the dimensions as big-endian uint32, the elements
 _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+# What numpy, zipfile, gzip and struct raise for damaged files
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, SyntaxError, MemoryError, BadZipFile, zlib.error, struct.error)
 
 
 class DataError(ValueError):
@@ -85,9 +90,9 @@ def _load_path(path: Path) -> Tensor:
             array = _first_array(path)
         else:
             array = _read_idx(path)
-    except (OSError, ValueError, EOFError, KeyError, SyntaxError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except _UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as an array of numbers ({error})") from None
     return _to_samples(path, array)
 
