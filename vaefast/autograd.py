@@ -6,8 +6,7 @@ sweep; the backward pass returns those buffers, scaled where the upstream gradie
 once: a second backward pass over a retained graph sweeps again, and one with create_graph=True differentiates the
 composite."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,51 +14,7 @@ from torch import Tensor
 
 from . import _ops, reference
 from ._paths import has_kernel, needs_composite, needs_grad
-
-_Grads = Sequence[Tensor | None]
-
-
-@functools.cache
-def _bits(flags: tuple[bool, ...]) -> int:
-    return sum(1 << k for k, flag in enumerate(flags) if flag)
-
-
-def _fits_one_pass(operands: Sequence[Tensor]) -> bool:
-    """Unscaled float16 gradients would underflow before a GradScaler's factor reaches them: those wait for it."""
-    for t in operands:  # noqa: SIM110  a loop, because a generator would cost as much as the rest of the call
-        if t.dtype is torch.float16:
-            return False
-    return True
-
-
-def _spread(grads: Sequence[Tensor | None], needed: tuple[bool, ...]) -> list[Tensor | None]:
-    """One slot per input; None where no gradient was asked for."""
-    rest = iter(grads)
-    return [next(rest) if flag else None for flag in needed]
-
-
-def _scaled(buffers: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
-    if torch.compiler.is_compiling():  # fuses with whatever reads the gradient
-        return [b * grad for b in buffers]
-    _ops.scale_(list(buffers), grad)
-    return list(buffers)
-
-
-def _composite_vjp(
-    function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Sequence[Any], needed: tuple[bool, ...], grads: _Grads
-) -> list[Tensor | None]:
-    """The vector-Jacobian product of the composite, differentiable where the pass asks for it."""
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        aliases = [t.view_as(t) if isinstance(t, Tensor) else t for t in inputs]  # one input may stand in two places
-        outputs = function(*aliases)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
-    wanted = [t for t, flag in zip(aliases, needed, strict=True) if flag]
-    result = torch.autograd.grad(
-        [o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=create_graph, materialize_grads=True
-    )
-    return _spread(result, needed)
+from ._vjp import Grads, bits, composite_vjp, fits_one_pass, kl_term, scaled, spread, sum_of, swept
 
 
 class RowSum(torch.autograd.Function):
@@ -77,8 +32,8 @@ class RowSum(torch.autograd.Function):
     ) -> Tensor:
         ctx.options = (term, reduction, batch_dims, target_scale)
         ctx.needed = ctx.needs_input_grad[5:]
-        ctx.spent = not (reduction in ("sum", "mean") and _fits_one_pass(operands))
-        gradients = 0 if ctx.spent else _bits(ctx.needed)
+        ctx.spent = not (reduction in ("sum", "mean") and fits_one_pass(operands))
+        gradients = 0 if ctx.spent else bits(ctx.needed)
         value, buffers = _ops.row_sum(term, operands, mask, None, reduction, batch_dims, target_scale, gradients, True)
         ctx.save_for_backward(mask, *operands, *buffers)
         ctx.set_materialize_grads(False)
@@ -96,12 +51,12 @@ class RowSum(torch.autograd.Function):
             def composite(*inputs: Tensor) -> Tensor:
                 return reference.row_sum(term, inputs, mask, reduction, batch_dims, target_scale)
 
-            return (None,) * 5 + tuple(_composite_vjp(composite, operands, ctx.needed, [grad]))
+            return (None,) * 5 + tuple(composite_vjp(composite, operands, ctx.needed, [grad]))
         if ctx.spent:
-            grads = _swept(term, operands, mask, grad, batch_dims, target_scale, ctx.needed, reduction)
+            grads = swept(term, operands, mask, grad, batch_dims, target_scale, ctx.needed, reduction)
             return (None,) * 5 + tuple(grads)
         ctx.spent = True
-        return (None,) * 5 + tuple(_spread(_scaled(buffers, grad), ctx.needed))
+        return (None,) * 5 + tuple(spread(scaled(buffers, grad), ctx.needed))
 
 
 def row_sum(
@@ -119,10 +74,6 @@ def row_sum(
         return RowSum.apply(term, mask, reduction, batch_dims, target_scale, *operands)
     value, _ = _ops.row_sum(term, operands, mask, None, reduction, batch_dims, target_scale, 0, True)
     return value
-
-
-def _kl_term(latent: Sequence[Tensor]) -> str:
-    return "gaussian_kl" if len(latent) == 2 else "gaussian_kl_pair"
 
 
 class ElboLoss(torch.autograd.Function):
@@ -145,9 +96,9 @@ class ElboLoss(torch.autograd.Function):
         ctx.options = (likelihood, reduction, batch_dims, target_scale)
         ctx.arity, ctx.needed, ctx.inplace = arity, ctx.needs_input_grad[9:], inplace
         ctx.weight_and_beta_needed = ctx.needs_input_grad[7:9]
-        ctx.spent = not _fits_one_pass(operands)
+        ctx.spent = not fits_one_pass(operands)
         rest = (operands[arity:], mask, weight, *_kl_weight(weight, beta), reduction, batch_dims, target_scale,
-                0 if ctx.spent else _bits(ctx.needed))  # fmt: skip
+                0 if ctx.spent else bits(ctx.needed))  # fmt: skip
         if inplace:
             loss, fit, kl, buffers = _ops.elbo_(operands[0], likelihood, operands[1:arity], *rest)
             # A stale use of the overwritten prediction now raises torch's version error.
@@ -179,7 +130,7 @@ class ElboLoss(torch.autograd.Function):
         if one_pass and ctx.weight_and_beta_needed == (False, False):
             ctx.spent = True
             assert grad is not None
-            return (None,) * 9 + tuple(_spread(_scaled(buffers, grad), ctx.needed))
+            return (None,) * 9 + tuple(spread(scaled(buffers, grad), ctx.needed))
 
         likelihood, reduction, batch_dims, target_scale = ctx.options
         fit_operands, latent = operands[: ctx.arity], operands[ctx.arity :]
@@ -207,7 +158,7 @@ def _composite_loss_vjp(
     reduction: str,
     batch_dims: int,
     target_scale: float,
-    upstream: _Grads,
+    upstream: Grads,
     needed: tuple[bool, ...],
 ) -> list[Tensor | None]:
     """The gradients by (weight, beta, *operands, *latent) for upstream gradients by (loss, log-likelihood, KL)."""
@@ -217,7 +168,7 @@ def _composite_loss_vjp(
         parts = likelihood, inputs[:arity], inputs[arity:], mask, weight, beta, reduction
         return reference.elbo_loss(*parts, batch_dims, target_scale)
 
-    return _composite_vjp(composite, [weight, beta, *operands, *latent], needed, upstream)
+    return composite_vjp(composite, [weight, beta, *operands, *latent], needed, upstream)
 
 
 def _swept_loss(
@@ -230,7 +181,7 @@ def _swept_loss(
     reduction: str,
     batch_dims: int,
     target_scale: float,
-    upstream: _Grads,
+    upstream: Grads,
     needed: tuple[bool, ...],
 ) -> list[Tensor | None]:
     """The gradients by (*operands, *latent), by sweeps of their own."""
@@ -239,11 +190,11 @@ def _swept_loss(
         batch = operands[0].shape[:batch_dims]
         row = (grad / batch.numel() if reduction == "mean" else grad).expand(batch)
         weighted = row if weight is None else row * weight
-        fit_coef = _sum_of(-weighted, fit_coef)
-        kl_coef = _sum_of(beta * weighted, kl_coef)
+        fit_coef = sum_of(-weighted, fit_coef)
+        kl_coef = sum_of(beta * weighted, kl_coef)
     split = len(operands)
-    return _swept(likelihood, operands, mask, fit_coef, batch_dims, target_scale, needed[:split]) + _swept(
-        _kl_term(latent), latent, None, kl_coef, batch_dims, 1.0, needed[split:]
+    return swept(likelihood, operands, mask, fit_coef, batch_dims, target_scale, needed[:split]) + swept(
+        kl_term(latent), latent, None, kl_coef, batch_dims, 1.0, needed[split:]
     )
 
 
@@ -271,27 +222,6 @@ def _elbo_vjp(
     else:
         grads = _swept_loss(likelihood, operands, latent, *options, needed)
     return [g for g in grads if g is not None]
-
-
-def _sum_of(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b
-
-
-def _swept(
-    term: str,
-    operands: Sequence[Tensor],
-    mask: Tensor | None,
-    coef: Tensor | None,
-    batch_dims: int,
-    target_scale: float,
-    needed: tuple[bool, ...],
-    reduction: str = "none",
-) -> list[Tensor | None]:
-    """The gradients of a term by a sweep of their own, for the upstream gradient `coef`."""
-    if coef is None or not any(needed):
-        return [None] * len(needed)
-    _, grads = _ops.row_sum(term, operands, mask, coef, reduction, batch_dims, target_scale, _bits(needed), False)
-    return _spread(grads, needed)
 
 
 def _kl_weight(weight: Tensor | None, beta: float | Tensor) -> tuple[Tensor | None, float]:
@@ -332,7 +262,7 @@ def elbo_loss(
         return _ops.elbo(likelihood, operands, latent, *options, 0)[:3]
     prediction = operands[0]
     writable = prediction.requires_grad and not prediction.is_leaf and prediction.is_contiguous()
-    inplace = inplace and writable and not compiling and _fits_one_pass(inputs)
+    inplace = inplace and writable and not compiling and fits_one_pass(inputs)
     return ElboLoss.apply(
         likelihood, reduction, batch_dims, target_scale, inplace, len(operands), mask, weight, beta, *inputs
     )
@@ -363,15 +293,15 @@ class Rsample(torch.autograd.Function):
             needed = ctx.needed
             if grad_kl is None:  # z does not depend on the prior
                 latent, needed = latent[:2], (*needed[:2], *[False] * (len(needed) - 2))
-            grads = _ops.rsample_backward(latent, key, grad_z, grad_kl, num_samples, batch_dims, _bits(needed))
-            return (None,) * 4 + tuple(_spread(grads, needed))
+            grads = _ops.rsample_backward(latent, key, grad_z, grad_kl, num_samples, batch_dims, bits(needed))
+            return (None,) * 4 + tuple(spread(grads, needed))
 
         def composite(*inputs: Tensor) -> tuple[Tensor, Tensor]:
             eps = _noise(latent[0], num_samples, key)
-            sums = reference.row_sum(_kl_term(inputs), inputs, batch_dims=batch_dims) if kl else inputs[0].new_empty(0)
+            sums = reference.row_sum(kl_term(inputs), inputs, batch_dims=batch_dims) if kl else inputs[0].new_empty(0)
             return reference.reparameterize(inputs[0], inputs[1], eps), sums
 
-        return (None,) * 4 + tuple(_composite_vjp(composite, latent, ctx.needed, [grad_z, grad_kl]))
+        return (None,) * 4 + tuple(composite_vjp(composite, latent, ctx.needed, [grad_z, grad_kl]))
 
 
 def _noise(like: Tensor, num_samples: int, key: Tensor | None, generator: torch.Generator | None = None) -> Tensor:
@@ -397,5 +327,5 @@ def rsample(
     mu = latent[0]
     shape = mu.shape if num_samples is None else (num_samples, *mu.shape)
     eps = torch.randn(shape, generator=generator, device=mu.device)  # torch's own, which torch.func knows how to batch
-    sums = reference.row_sum(_kl_term(latent), latent, batch_dims=batch_dims) if kl else mu.new_empty(0)
+    sums = reference.row_sum(kl_term(latent), latent, batch_dims=batch_dims) if kl else mu.new_empty(0)
     return reference.reparameterize(mu, latent[1], eps), sums
