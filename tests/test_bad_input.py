@@ -42,6 +42,12 @@ WRONG = {
     "beta negative": (lambda: loss(beta=-1.0), ValueError, "beta .* got -1"),
     "beta bool": (lambda: loss(beta=True), TypeError, "beta must be a number, got bool"),
     "beta shape": (lambda: loss(beta=torch.ones(3)), ValueError, r"0-dimensional tensor, got shape \(3,\)"),
+    "beta device": (lambda: loss(beta=torch.tensor(1.0, device="meta")), ValueError, "beta is on meta but mu is on cpu"),
+    "too many samples": (lambda: VF.reparameterize(torch.zeros(2**16), torch.zeros(2**16), num_samples=2**46 + 1), ValueError, "is too large"),
+    "gaussian of three": (lambda: VF.elbo((LOGITS,) * 3, X, MU, LOGVAR, likelihood="gaussian"), ValueError, "a pair .mean, logvar."),
+    "scale factor": (lambda: torch.ops.vaefast.scale_([torch.ones(2)], torch.empty(0)), ValueError, "a factor of one element, got 0"),
+    "sample gradient": (lambda: torch.ops.vaefast.rsample_backward([MU, LOGVAR], torch.tensor([0, 0]), torch.ones(3, 2, dtype=torch.bool), None, -1, 1, 3), TypeError, "grad_z must be floating point"),
+    "weights of elements": (lambda: torch.ops.vaefast.elbo("bernoulli", [LOGITS, X], [MU, LOGVAR], None, torch.ones(3, 4), None, 1.0, "sum", 1, 1.0, 0), ValueError, "weights must have shape"),
     "free bits": (lambda: loss(module={"free_bits": -0.5}), ValueError, "free_bits must be a finite number of at least 0, got -0.5"),
     "generator type": (lambda: VF.reparameterize(MU, LOGVAR, generator=5), TypeError, "generator must be a torch.Generator, got int"),
     "generator device": (lambda: VF.reparameterize(MU.to("meta"), LOGVAR.to("meta"), generator=torch.Generator()), ValueError, "generator is on cpu but the tensors are on meta"),
@@ -135,6 +141,9 @@ def test_empty_batch_and_no_dimensions():
     assert empty.grad.shape == (0, 4)
     assert VF.gaussian_kl(z, z).shape == (0,) and VF.gaussian_kl(z, z, reduction="mean").isnan()
     assert VF.reparameterize(z, z).shape == (0, 2) and VF.reparameterize(MU, LOGVAR, num_samples=0).shape == (0, 3, 2)
+    mu = torch.ones(3, 2, requires_grad=True)
+    VF.reparameterize(mu, LOGVAR, num_samples=0).sum().backward()
+    assert torch.equal(mu.grad, torch.zeros(3, 2))
     point = torch.tensor(1.0, requires_grad=True)
     value = VF.gaussian_kl(point, torch.tensor(0.0))
     value.backward()

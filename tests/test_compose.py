@@ -64,6 +64,15 @@ def test_beta_schedule_does_not_recompile():
     assert counter.frame_count == 1
 
 
+def test_a_float_beta_compiles_too():
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    criterion = torch.compile(lambda beta, *args: ELBOLoss()(*args, beta=beta), fullgraph=True, backend=counter)
+    for beta in (0.1, 0.2, 0.3, 0.4):
+        torch.testing.assert_close(criterion(beta, *inputs()), ELBOLoss(beta=beta)(*inputs()))
+    assert counter.frame_count <= 2
+
+
 def test_compile_a_training_step():
     """The sampling, the loss and the model in one graph; the noise is torch's random state's."""
     torch._dynamo.reset()

@@ -312,3 +312,81 @@ def test_autocast_with_grad_scaler_shapes():
     assert loss.dtype == torch.float32
     loss.backward()
     assert layer.weight.grad.dtype == torch.float32 and layer.weight.grad.isfinite().all()
+
+
+def test_inference_mode():
+    """Without a graph: inputs made inside, inputs that require a gradient, and inference tensors used outside."""
+    args = [t.requires_grad_(k != 1) for k, t in enumerate(inputs(*SHAPES[1]))]
+    expected = ELBOLoss()(*args).detach()
+    with torch.inference_mode():
+        assert ELBOLoss()(*args) == expected
+        copies = [a.clone() for a in args]
+        assert ELBOLoss()(*copies) == expected
+    assert ELBOLoss()(*copies) == expected
+    with torch.no_grad():
+        assert ELBOLoss()(*args) == expected
+
+
+@pytest.mark.parametrize("option", ["beta", "weight"])
+def test_inplace_beside_other_gradients(option):
+    """Where the prediction is read again in the backward pass, it is not written."""
+    _, x, mu, logvar = inputs(*SHAPES[1])
+    grads = []
+    for inplace in (False, True):
+        leaf = torch.ones(7, 1, 8, 8, requires_grad=True)
+        value = {
+            "beta": torch.tensor(0.5, requires_grad=True),
+            "weight": torch.rand(7).mul(0).add(0.3).requires_grad_(),
+        }[option]
+        loss = ELBOLoss(inplace=inplace)(leaf * 2, x, mu, logvar, **{option: value})
+        grads.append(torch.autograd.grad(loss, (leaf, value)))
+    for a, b in zip(*grads, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_inplace_never_writes_what_is_not_the_predictions_own():
+    _, x, _, _ = inputs(*SHAPES[1])
+    parameter = torch.zeros(7 * 64, requires_grad=True)
+    z = torch.zeros(7, 2)
+    ELBOLoss(inplace=True)(parameter.view(7, 1, 8, 8), x, z, z).backward()
+    assert torch.equal(parameter, torch.zeros(7 * 64)), "a view of a leaf"
+    shared = torch.randn(7, 4, requires_grad=True)
+    losses = [
+        ELBOLoss(inplace=inplace)(q := shared * 1, torch.ones(7, 4), q[:, :2], q[:, 2:]) for inplace in (False, True)
+    ]
+    assert torch.equal(*losses), "latents that are views of the prediction"
+    base = torch.randn(7, 64, requires_grad=True) * 1
+    ELBOLoss(inplace=True)(base.view(7, 1, 8, 8), x, z, z).backward()
+    assert base._version > 0, "a view of a tensor that nothing else needs, as Unflatten makes it"
+
+
+def test_optimal_scale_heeds_the_mask():
+    mean, x = torch.randn(4, 6, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
+    mask = torch.rand(4, 6) < 0.5
+    got = likelihoods.Gaussian(optimal_scale=True).log_prob(mean, torch.where(mask, x, float("nan")), mask=mask)
+    sigma = (x - mean)[mask].square().mean().sqrt()
+    expected = (torch.distributions.Normal(mean, sigma).log_prob(x) * mask).sum(1)
+    torch.testing.assert_close(got, expected)
+
+
+def test_validate_looks_at_what_counts():
+    criterion = ELBOLoss("bernoulli_probs", validate=True)
+    probs, z = torch.rand(3, 4), torch.zeros(3, 2)
+    spoiled = probs.clone()
+    spoiled[0, 0] = torch.nan
+    assert criterion(spoiled, probs, z, z, mask=~spoiled.isnan()).isfinite()
+    for wrong in (lambda: criterion(spoiled, probs, z, z), lambda: criterion(probs + 1, probs, z, z),
+                  lambda: criterion(probs, probs, z, z, beta=torch.tensor(torch.nan)),
+                  lambda: criterion(probs, probs, z, z, weight=torch.full((3,), torch.inf))):  # fmt: skip
+        with pytest.raises(ValueError):
+            wrong()
+
+
+def test_a_gradient_changed_in_place_does_not_spoil_a_retained_graph():
+    for function in (ELBOLoss(), ELBOLoss(reduction="none"), lambda *a: VF.gaussian_kl(*a[2:], reduction="sum")):
+        args = [t.requires_grad_(k != 1) for k, t in enumerate(inputs(*SHAPES[1]))]
+        loss = function(*args).sum()
+        first = torch.autograd.grad(loss, args[2], retain_graph=True)[0]
+        expected = first.clone()
+        first.zero_()
+        torch.testing.assert_close(torch.autograd.grad(loss, args[2])[0], expected, rtol=1e-6, atol=1e-8)

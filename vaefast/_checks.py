@@ -80,25 +80,24 @@ def reduction(function: str, value: object, allowed: tuple[str, ...] = REDUCTION
         raise ValueError(f"{function}: reduction must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def number(function: str, name: str, value: object, *, minimum: float = -math.inf, infinite: bool = False) -> None:
+def number(function: str, name: str, value: object, *, minimum: float = -math.inf) -> None:
     """A finite Python number, at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{function}: {name} must be a number, got {_type_name(value)}")
-    if math.isnan(value) or (math.isinf(value) and not infinite) or value < minimum:
+    if not (minimum <= value < math.inf and -math.inf < value):  # comparisons alone: torch.compile traces them
         bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
         raise ValueError(f"{function}: {name} must be a finite number{bound}, got {value}")
 
 
-def beta(function: str, value: object) -> None:
-    """A number, or a 0-dimensional floating tensor whose value is not looked at."""
-    if isinstance(value, Tensor):
-        tensor(function, "beta", value)
-        if value.dim() != 0:
-            raise ValueError(
-                f"{function}: beta must be a number or a 0-dimensional tensor, got shape {tuple(value.shape)}"
-            )
-    else:
-        number(function, "beta", value, minimum=0.0)
+def beta(function: str, value: object, other_name: str = "", other: Tensor | None = None) -> None:
+    """A number, or a 0-dimensional floating tensor whose value is not looked at, on the device of `other`."""
+    if not isinstance(value, Tensor):
+        return number(function, "beta", value, minimum=0.0)
+    tensor(function, "beta", value)
+    if value.dim() != 0:
+        raise ValueError(f"{function}: beta must be a number or a 0-dimensional tensor, got shape {tuple(value.shape)}")
+    if other is not None:
+        same_device(function, "beta", value, other_name, other)
 
 
 def generator(function: str, value: object, device: torch.device) -> None:

@@ -35,7 +35,7 @@ def scaled(buffers: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
     if torch.compiler.is_compiling():  # fuses with whatever reads the gradient
         return [b * grad for b in buffers]
     _ops.scale_(list(buffers), grad)
-    return list(buffers)
+    return [b.data for b in buffers]  # aliases: what becomes of a gradient does not concern a retained graph
 
 
 def composite_vjp(

@@ -214,7 +214,7 @@ def _elbo_vjp(
     grad: Tensor,
 ) -> list[Tensor]:
     if weight is None and kl_weight is not None:
-        beta = kl_weight
+        beta = beta * kl_weight
     needed = tuple(bool(gradients >> k & 1) for k in range(len(operands) + len(latent)))
     options = mask, weight, beta, reduction, batch_dims, target_scale, (grad, None, None)
     if needs_composite(grad):
@@ -251,8 +251,10 @@ def elbo_loss(
         return reference.elbo_loss(
             likelihood, operands, latent, mask, weight, beta, reduction, batch_dims, target_scale
         )
-    options = mask, weight, *_kl_weight(weight, beta), reduction, batch_dims, target_scale
     compiling = torch.compiler.is_compiling()
+    if compiling and not isinstance(beta, Tensor) and beta != 1:  # as a number it would be compiled anew for each value
+        beta = beta_tensor = torch.full((), beta, device=latent[0].device)
+    options = mask, weight, *_kl_weight(weight, beta), reduction, batch_dims, target_scale
     own_grad = weight is not None and (weight.requires_grad or beta_tensor is not None)
     own_grad = own_grad or (beta_tensor is not None and beta_tensor.requires_grad)
     if not (parts or inplace or compiling or own_grad):
@@ -261,11 +263,20 @@ def elbo_loss(
     if not needs_grad((*inputs, weight, beta_tensor)):
         return _ops.elbo(likelihood, operands, latent, *options, 0)[:3]
     prediction = operands[0]
-    writable = prediction.requires_grad and not prediction.is_leaf and prediction.is_contiguous()
-    inplace = inplace and writable and not compiling and fits_one_pass(inputs)
+    inplace = inplace and not (own_grad or compiling) and _is_writable(prediction, (*inputs[1:], mask, weight))
+    inplace = inplace and fits_one_pass(inputs)
     return ElboLoss.apply(
         likelihood, reduction, batch_dims, target_scale, inplace, len(operands), mask, weight, beta, *inputs
     )
+
+
+def _is_writable(prediction: Tensor, others: Sequence[Tensor | None]) -> bool:
+    """Whether the gradient may stand where the prediction does: no leaf's memory, and nobody else's."""
+    base = prediction if prediction._base is None else prediction._base
+    if base.is_leaf or not prediction.requires_grad or not prediction.is_contiguous():
+        return False
+    own = prediction.untyped_storage().data_ptr()
+    return all(t is None or t.untyped_storage().data_ptr() != own for t in others)
 
 
 class Rsample(torch.autograd.Function):

@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(_EXTRA.format(command=arguments.command, package=error.name), file=sys.stderr)
         return 2
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"vaefast {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

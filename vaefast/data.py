@@ -30,7 +30,7 @@ class DataError(ValueError):
 class Dataset:
     """Samples of shape (N, channels, height, width), or (N, D) where they are not images.
 
-    uint8 data keeps its type; `batch` brings any data to float32, bytes to [0, 1].
+    uint8 data keeps its type; `floats` brings any data to float32, bytes to [0, 1].
     """
 
     name: str
@@ -131,8 +131,12 @@ def _load_images(folder: Path) -> Tensor:
     for file in files:
         try:
             with Image.open(file) as image:
-                gray = image.mode in ("1", "L", "LA", "I", "I;16", "F")
-                pixels = np.asarray(image.convert("L" if gray else "RGB"))
+                if image.mode.startswith("I"):  # 16 bits
+                    pixels = np.asarray(image, dtype=np.float32) / 65535
+                elif image.mode == "F":
+                    pixels = np.asarray(image)
+                else:
+                    pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise DataError(f"{file}: cannot be read as an image ({error})") from None
         if images and pixels.shape != images[0].shape:

@@ -313,6 +313,7 @@ def elbo(
     prior_mu: Tensor | None = None,
     prior_logvar: Tensor | None = None,
     mask: Tensor | None = None,
+    target_scale: float = 1.0,
     batch_dims: int = 1,
 ) -> ELBO:
     """The evidence lower bound log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)), per sample, from one sample of z.
@@ -326,6 +327,7 @@ def elbo(
         beta: weight of the KL (Higgins et al. 2017): a number or a 0-dimensional tensor.
         prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
         mask: bool, broadcastable to x; elements that are False are missing.
+        target_scale: what x is multiplied by, for likelihoods given by name.
         batch_dims: the number of leading dimensions that are the batch.
 
     Returns:
@@ -336,9 +338,11 @@ def elbo(
         tensor([-2.5794, -2.5794])
     """
     name = "vaefast.elbo"
-    _checks.beta(name, beta)
+    _checks.tensor(name, "mu", mu)
+    _checks.beta(name, beta, "mu", mu)
     if isinstance(likelihood, str):
-        log_likelihood = _by_name(name, likelihood, recon_x, x, mask, batch_dims)
+        options = {"mask": mask, "batch_dims": batch_dims, "target_scale": target_scale}
+        log_likelihood = _by_name(name, likelihood, recon_x, x, options)
     else:
         log_likelihood = likelihood.log_prob(recon_x, x, mask=mask, batch_dims=batch_dims)
     kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar, batch_dims=batch_dims)
@@ -349,14 +353,19 @@ def elbo(
     return ELBO(log_likelihood - beta * kl, log_likelihood, kl)
 
 
-def _by_name(function: str, likelihood: str, recon_x: Any, x: Tensor, mask: Tensor | None, batch_dims: int) -> Tensor:
+def _by_name(function: str, likelihood: str, recon_x: Any, x: Tensor, options: dict[str, Any]) -> Tensor:
     if likelihood == "gaussian":
-        parameters = recon_x if isinstance(recon_x, (tuple, list)) else (recon_x,)
-        mean, logvar = parameters if len(parameters) == 2 else (parameters[0], 0.0)
-        return gaussian_log_likelihood(mean, x, logvar, mask=mask, batch_dims=batch_dims)
+        mean, logvar = (recon_x, 0.0) if isinstance(recon_x, Tensor) else _pair(function, recon_x)
+        return gaussian_log_likelihood(mean, x, logvar, **options)
     named = {"bernoulli": bernoulli_log_likelihood, "bernoulli_probs": bernoulli_probs_log_likelihood}
     if likelihood not in named:
         raise ValueError(
             f"{function}: likelihood must be 'bernoulli', 'bernoulli_probs' or 'gaussian', got {likelihood!r}"
         )
-    return named[likelihood](recon_x, x, mask=mask, batch_dims=batch_dims)
+    return named[likelihood](recon_x, x, **options)
+
+
+def _pair(function: str, recon_x: Any) -> tuple[Any, Any]:
+    if not isinstance(recon_x, (tuple, list)) or len(recon_x) != 2:
+        raise ValueError(f"{function}: recon_x must be a mean or a pair (mean, logvar), got {type(recon_x).__name__}")
+    return recon_x[0], recon_x[1]

@@ -27,8 +27,8 @@ class Likelihood(nn.Module):
         _checks.number(f"vaefast.likelihoods.{type(self).__name__}", "target_scale", target_scale)
         self.target_scale = float(target_scale)
 
-    def operands(self, recon_x: Any, x: Tensor) -> tuple[Tensor, ...]:
-        """The operands of `term`, checked."""
+    def operands(self, recon_x: Any, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The operands of `term`, checked; a mask says which elements a scale may be estimated from."""
         raise NotImplementedError
 
     def log_prob(
@@ -36,7 +36,7 @@ class Likelihood(nn.Module):
     ) -> Tensor:
         """log p(x) of shape (B,) in nats, for the decoder's output `recon_x`."""
         name = f"vaefast.likelihoods.{type(self).__name__}"
-        operands = self.operands(recon_x, x)
+        operands = self.operands(recon_x, x, mask)
         _checks.reduction(name, reduction, (*_checks.REDUCTIONS, "elementwise"))
         batch_dims = _checks.batch_dims(name, batch_dims, "x", x)
         mask = _checks.mask(name, mask, "x", x)
@@ -68,7 +68,7 @@ class Bernoulli(Likelihood):
         self.probs = probs
         self.term = "bernoulli_probs" if probs else "bernoulli"
 
-    def operands(self, recon_x: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def operands(self, recon_x: Tensor, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return _checks.prediction("vaefast.likelihoods.Bernoulli", "recon_x", recon_x, x)
 
     def mean(self, recon_x: Tensor) -> Tensor:
@@ -116,15 +116,21 @@ class Gaussian(Likelihood):
             del self.logvar
             self.logvar = nn.Parameter(torch.tensor(2 * math.log(scale)))
 
-    def operands(self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def operands(
+        self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         name = "vaefast.likelihoods.Gaussian"
         mean, own = self._split(recon_x)
         mean, x = _checks.prediction(name, "recon_x", mean, x)
         logvar: Tensor | float = self.logvar if own is None else own
         if own is None and self.optimal_scale:
-            logvar = (
-                (x.to(torch.promote_types(mean.dtype, torch.float32)) * self.target_scale - mean).square().mean().log()
-            )
+            error = x.to(torch.promote_types(mean.dtype, torch.float32)) * self.target_scale - mean
+            mask = _checks.mask(name, mask, "x", x)
+            if mask is not None:
+                kept = mask.expand(x.shape)
+                logvar = (torch.where(kept, error, 0.0).square().sum() / kept.sum()).log()
+            else:
+                logvar = error.square().mean().log()
         return mean, x, _checks.parameter(name, "logvar", logvar, "recon_x", mean)
 
     def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:

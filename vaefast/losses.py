@@ -104,14 +104,14 @@ class ELBOLoss(nn.Module):
         Returns:
             The loss, a scalar or of shape (B,); or (loss, Parts(log_likelihood, kl, elbo)), elbo with beta as used.
         """
+        latent = _checks.latent(_NAME, mu, logvar, prior_mu, prior_logvar)
         if beta is None:
             beta = self.beta
-        else:
-            _checks.beta(_NAME, beta)
-        latent = _checks.latent(_NAME, mu, logvar, prior_mu, prior_logvar)
+        if beta is not self.beta or isinstance(beta, Tensor):
+            _checks.beta(_NAME, beta, "mu", mu)
         likelihood = self.likelihood
         fused = hasattr(likelihood, "operands")
-        operands = likelihood.operands(recon_x, x) if fused else ()
+        operands = likelihood.operands(recon_x, x, mask) if fused else ()
         if mu.device != x.device:
             _checks.same_device(_NAME, "mu", mu, "x", x)
         batch = x.shape[:1]
@@ -128,7 +128,7 @@ class ELBOLoss(nn.Module):
                 raise ValueError(f"{_NAME}: weight must have shape {tuple(batch)}, got {tuple(weight.shape)}")
             _checks.same_device(_NAME, "weight", weight, "x", x)
         if self.validate:
-            self._check_values((*operands, *latent), x)
+            self._check_values(operands, latent, x, beta, weight, mask)
 
         if fused and self.free_bits is None and self.reduction != "none":
             loss, *parts = autograd.elbo_loss(
@@ -160,14 +160,30 @@ class ELBOLoss(nn.Module):
         per_dimension = gaussian_kl(*latent, reduction="elementwise").mean(0)
         return per_dimension.clamp(min=self.free_bits).sum()
 
-    def _check_values(self, tensors: tuple[Tensor, ...], x: Tensor) -> None:
-        for tensor in tensors:
+    def _check_values(
+        self,
+        operands: tuple[Tensor, ...],
+        latent: tuple[Tensor, ...],
+        x: Tensor,
+        beta: float | Tensor,
+        weight: Tensor | None,
+        mask: Tensor | None,
+    ) -> None:
+        kept = [t if mask is None else torch.where(mask, t, torch.zeros_like(t)) for t in operands]
+        for tensor in (*kept, *latent, *(t for t in (beta, weight) if isinstance(t, Tensor))):
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise ValueError(f"{_NAME}: an input of shape {tuple(tensor.shape)} holds NaN or infinite values")
-        if isinstance(self.likelihood, likelihoods.Bernoulli) and x.numel() > 0:
-            low, high = (bound.item() * self.likelihood.target_scale for bound in x.aminmax())
+        if not isinstance(self.likelihood, likelihoods.Bernoulli) or x.numel() == 0:
+            return
+        bounded = {"Bernoulli targets": (kept[1], self.likelihood.target_scale)}
+        if self.likelihood.probs:
+            bounded["probabilities"] = (kept[0], 1.0)
+        for name, (tensor, scale) in bounded.items():
+            low, high = (bound.item() * scale for bound in tensor.aminmax())
             if low < 0 or high > 1:
-                raise ValueError(f"{_NAME}: Bernoulli targets must lie in [0, 1], got values from {low:g} to {high:g}")
+                raise ValueError(f"{_NAME}: {name} must lie in [0, 1], got values from {low:g} to {high:g}")
 
     def extra_repr(self) -> str:
-        return f"beta={self.beta}, reduction={self.reduction!r}"
+        options = {"free_bits": self.free_bits, "inplace": self.inplace, "validate": self.validate}
+        named = "".join(f", {name}={value}" for name, value in options.items() if value not in (None, False))
+        return f"beta={self.beta}, reduction={self.reduction!r}{named}"

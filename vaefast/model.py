@@ -118,18 +118,24 @@ class VAE(nn.Module):
         Returns:
             nats, shape (B,).
         """
-        name = "vaefast.VAE.log_likelihood"
+        log_px, _ = self._bounds(x, num_samples, chunk_size)
+        return log_px
+
+    def _bounds(self, x: Tensor, num_samples: int, chunk_size: int) -> tuple[Tensor, Tensor]:
+        """(log p(x), ELBO) from the same importance samples, each (B,)."""
         for argument, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: {argument} must be a positive int, got {value!r}")
+                raise ValueError(f"vaefast.VAE: {argument} must be a positive int, got {value!r}")
         mu, logvar = self.encode(x)
         total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
+        elbo = torch.zeros_like(total)
         for start in range(0, num_samples, chunk_size):
-            samples = min(chunk_size, num_samples - start)
-            z = functional.reparameterize(mu, logvar, num_samples=samples)
-            log_w = self._log_weights(x, z, mu, logvar)
-            total = torch.logaddexp(total, log_w.double().logsumexp(0))
-        return (total - math.log(num_samples)).to(torch.promote_types(mu.dtype, torch.float32))
+            z = functional.reparameterize(mu, logvar, num_samples=min(chunk_size, num_samples - start))
+            log_w = self._log_weights(x, z, mu, logvar).double()
+            total = torch.logaddexp(total, log_w.logsumexp(0))
+            elbo += log_w.sum(0)
+        dtype = torch.promote_types(mu.dtype, torch.float32)
+        return (total - math.log(num_samples)).to(dtype), (elbo / num_samples).to(dtype)
 
     def _log_weights(self, x: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x), shape (K, B), for z of shape (K, B, L)."""
@@ -147,17 +153,8 @@ class VAE(nn.Module):
 
         Both terms come from the same samples, so the gap of an exact posterior is 0 and not noise.
         """
-        mu, logvar = self.encode(x)
-        total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
-        elbo = torch.zeros_like(total)
-        for start in range(0, num_samples, chunk_size):
-            samples = min(chunk_size, num_samples - start)
-            z = functional.reparameterize(mu, logvar, num_samples=samples)
-            log_w = self._log_weights(x, z, mu, logvar).double()
-            total = torch.logaddexp(total, log_w.logsumexp(0))
-            elbo += log_w.sum(0)
-        gap = total - math.log(num_samples) - elbo / num_samples
-        return gap.to(torch.promote_types(mu.dtype, torch.float32))
+        log_px, elbo = self._bounds(x, num_samples, chunk_size)
+        return log_px - elbo
 
 
 def _outputs(likelihood: str | likelihoods.Likelihood) -> Callable[[nn.Module], nn.Module]:

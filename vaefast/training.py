@@ -63,8 +63,8 @@ def choose_device(name: str) -> torch.device:
     """`auto`: this process's GPU where there is one, else the CPU."""
     if name != "auto":
         try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:
+            torch.zeros(1, device=name).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise RunError(f"--device {name}: {str(error).splitlines()[0]}") from None
         return torch.device(name)
     if torch.cuda.is_available():
@@ -114,7 +114,10 @@ def train(
                 x = whole.tensor_split(world)[rank].to(device)
                 recon_x, mu, logvar = model(x)
                 # The processes' gradients are averaged: this makes the average that of the whole batch's mean loss.
-                loss = vae.criterion(recon_x, x, mu, logvar) * (len(x) * world / len(whole))
+                if len(x) > 0:
+                    loss = vae.criterion(recon_x, x, mu, logvar) * (len(x) * world / len(whole))
+                else:  # fewer samples than processes: zero, with the zero gradients that the others wait for
+                    loss = recon_x.sum() + mu.sum() + logvar.sum()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

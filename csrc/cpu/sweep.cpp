@@ -1,5 +1,5 @@
 // The sweep on the CPU: cuts the work into tiles, brings each tile into L1 in the compute type, runs the loops of the
-// instruction set in use over it, and writes the outputs back. Threads are the caller's (ops/run.cpp).
+// instruction set in use over it, and writes the outputs back. Threads are the caller's (ops/sweep.cpp).
 #include <algorithm>
 #include <type_traits>
 
@@ -90,6 +90,9 @@ class TileRunner {
       gradient_[k] = direct ? reinterpret_cast<T*>(at(g, t.row, t.col)) : gradient_buffer_[k];
     }
     if (a_.term >= 0) apply_term(t, operands);
+    for (int k = 0; k < operands && a_.term < 0; ++k) {
+      if (a_.grad[k].data) std::fill_n(gradient_[k], t.size(), T(0));
+    }
     if (a_.sampling.samples > 0) sample(t);
 
     double* partial = partial_;
@@ -145,10 +148,6 @@ class TileRunner {
     const Sampling& s = a_.sampling;
     const int64_t n = t.size();
     const bool backward = s.grad_z.data != nullptr;
-    if (backward && a_.term < 0) {
-      std::fill_n(gradient_[0], n, T(0));
-      std::fill_n(gradient_[1], n, T(0));
-    }
     loops_.stddev(operand_[1], n, stddev_);
     for (int64_t k = 0; k < s.samples; ++k) {
       const int64_t row = k * a_.rows + t.row;

@@ -44,6 +44,9 @@ bool is_batched(const Tensor& t) {
   return t.key_set().has_any(c10::DispatchKeySet({c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched}));
 }
 
+// An alias with a version counter of its own.
+Tensor given_away(const Tensor& t) { return at::GradMode::is_enabled() || is_batched(t) ? t : t.variable_data(); }
+
 OptionalTensor given(const Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
 Tensor or_undefined(const OptionalTensor& t) { return t.value_or(Tensor()); }
 
@@ -102,17 +105,27 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     }
     auto next = grads.begin();
     for (int64_t k = 0; k < inputs; ++k) {
-      if (gradients >> k & 1) result[k] = *next++;
+      // What becomes of a gradient does not concern a retained graph.
+      if (gradients >> k & 1) result[k] = given_away(*next++);
     }
     return result;
   }
 };
 
+// Under inference mode, and wherever nothing is recorded.
+Tensor elbo_loss_value(std::string likelihood, at::TensorList operands, at::TensorList latent, VAEFAST_LOSS_OPTIONS) {
+  return std::get<0>(
+      elbo().call(likelihood, operands, latent, mask, weight, kl_weight, beta, reduction, batch_dims, target_scale, 0));
+}
+
 Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList latent, VAEFAST_LOSS_OPTIONS) {
   if (!at::GradMode::is_enabled()) {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    return std::get<0>(elbo().call(likelihood, operands, latent, mask, weight, kl_weight, beta, reduction, batch_dims,
-                                   target_scale, 0));
+    return elbo_loss_value(likelihood, operands, latent, mask, weight, kl_weight, beta, reduction, batch_dims,
+                           target_scale);
+  }
+  for (const OptionalTensor* t : {&weight, &kl_weight}) {
+    TORCH_CHECK(!*t || !(*t)->requires_grad(), "vaefast::elbo_loss has no derivative by its weights");
   }
   return ElboLoss::apply(operands, latent, likelihood, mask, weight, kl_weight, beta, reduction, batch_dims,
                          target_scale);
@@ -130,5 +143,6 @@ TORCH_LIBRARY_FRAGMENT(vaefast, m) {
 }
 
 TORCH_LIBRARY_IMPL(vaefast, Autograd, m) { m.impl("elbo_loss", elbo_loss); }
+TORCH_LIBRARY_IMPL(vaefast, CompositeExplicitAutograd, m) { m.impl("elbo_loss", elbo_loss_value); }
 
 }  // namespace vaefast

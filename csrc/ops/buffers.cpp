@@ -75,7 +75,11 @@ void give_back(Block block) {
 }  // namespace
 
 at::Tensor empty_result(at::IntArrayRef sizes, const at::TensorOptions& options) {
-  const size_t bytes = size_t(c10::multiply_integers(sizes)) * options.dtype().itemsize();
+  uint64_t bytes = options.dtype().itemsize();
+  for (const int64_t size : sizes) {
+    TORCH_CHECK_VALUE(size >= 0 && !__builtin_mul_overflow(bytes, uint64_t(size), &bytes) && bytes < uint64_t(1) << 62,
+                      "vaefast: a result of shape ", sizes, " is too large");
+  }
   if (bytes < kLarge || !options.device().is_cpu()) return at::empty(sizes, options);
   const Block block = take(bytes);
   return at::from_blob(block.data, sizes, [block](void*) { give_back(block); }, options);

@@ -1,4 +1,5 @@
-// The operators, and their registration. Python (vaefast/_ops.py) adds the fake kernels; autograd lives in Python too.
+// The operators, and their registration. Python (vaefast/_ops.py) adds the fake kernels; autograd is in autograd.cpp
+// and vaefast/autograd.py.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
@@ -67,6 +68,10 @@ Loss elbo_into(const OptionalTensor& place, const std::string& likelihood, at::T
                     kl.args.rows, " of latents");
   TORCH_CHECK_VALUE(reduction == "sum" || reduction == "mean", "vaefast: elbo reduces by 'sum' or 'mean'");
   const double scale = loss_scale(reduction, fit.args.rows);
+  for (const OptionalTensor* t : {&weight, &kl_weight}) {
+    TORCH_CHECK_VALUE(!*t || (*t)->numel() == 1 || (*t)->sizes() == fit.batch_shape(),
+                      "vaefast: weights must have shape ", fit.batch_shape(), ", got ", (*t)->sizes());
+  }
   fit.args.target_scale = target_scale;
   fit.set_mask(mask);
   fit.set_coef(-scale, weight);
@@ -124,12 +129,13 @@ void set_sampling(Sweep& sweep, const Tensor& key, int64_t num_samples) {
 }
 
 View sample_view(const Sweep& sweep, const Tensor& z) {
-  return {z.mutable_data_ptr(),
-          z.scalar_type() == at::kFloat      ? DType::f32
-          : z.scalar_type() == at::kDouble   ? DType::f64
-          : z.scalar_type() == at::kBFloat16 ? DType::bf16
-                                             : DType::f16,
-          sweep.args.cols, 1};
+  return {z.mutable_data_ptr(), dtype_of(z), sweep.args.cols, 1};
+}
+
+std::vector<int64_t> sample_shape(const Sweep& sweep, int64_t num_samples) {
+  std::vector<int64_t> shape = sweep.shape().vec();
+  if (num_samples >= 0) shape.insert(shape.begin(), num_samples);
+  return shape;
 }
 
 int sampling_term(at::TensorList latent, bool kl) { return kl ? kl_term(latent) : -1; }
@@ -138,10 +144,8 @@ std::tuple<Tensor, Tensor, Tensor> rsample(at::TensorList latent, const Optional
                                            bool kl, int64_t batch_dims, std::optional<at::Generator> generator) {
   TORCH_CHECK_VALUE(!latent.empty(), "vaefast: rsample needs mu and logvar");
   Sweep sweep(sampling_term(latent, kl), latent, batch_dims);
-  const Tensor key = given_key ? *given_key : draw_key(generator);
-  std::vector<int64_t> shape = sweep.shape().vec();
-  if (num_samples >= 0) shape.insert(shape.begin(), num_samples);
-  const Tensor z = empty_result(shape, latent[0].options());
+  const Tensor key = given_key ? given_key->clone() : draw_key(generator);
+  const Tensor z = empty_result(sample_shape(sweep, num_samples), latent[0].options());
   const Tensor sums = kl ? sweep.want_row_sums() : at::empty({0}, sweep.options());
   set_sampling(sweep, key, num_samples);
   sweep.args.sampling.z = sample_view(sweep, z);
@@ -156,9 +160,11 @@ Tensors rsample_backward(at::TensorList latent, const Tensor& key, const Optiona
   sweep.set_coef(1, grad_kl);
   Tensor upstream;
   if (grad_z) {
+    TORCH_CHECK_TYPE(grad_z->is_floating_point(), "vaefast: grad_z must be floating point, got ",
+                     grad_z->scalar_type());
+    TORCH_CHECK_VALUE(grad_z->sizes() == sample_shape(sweep, num_samples), "vaefast: grad_z has shape ",
+                      grad_z->sizes());
     upstream = grad_z->contiguous();
-    TORCH_CHECK_VALUE(upstream.numel() == (num_samples < 0 ? 1 : num_samples) * latent[0].numel(),
-                      "vaefast: grad_z has shape ", upstream.sizes());
     set_sampling(sweep, key, num_samples);
     sweep.args.sampling.grad_z = sample_view(sweep, upstream);
   }
@@ -170,6 +176,7 @@ Tensors rsample_backward(at::TensorList latent, const Tensor& key, const Optiona
 // Multiplies gradients that the forward pass left by the upstream gradient, in place; where that is 1, nothing is
 // touched.
 void scale_(at::TensorList tensors, const Tensor& factor) {
+  TORCH_CHECK_VALUE(factor.numel() == 1, "vaefast: scale_ takes a factor of one element, got ", factor.numel());
   if (factor.scalar_type() == at::kFloat ? *factor.const_data_ptr<float>() == 1.0f : factor.item<double>() == 1.0)
     return;
   const at::AutoDispatchBelowADInplaceOrView guard;

@@ -14,18 +14,6 @@ namespace {
 // Tiles per task: about 16 thousand elements, a few times what starting a thread costs.
 constexpr int64_t kGrain = 16;
 
-DType dtype_of(const at::Tensor& t) {
-  switch (t.scalar_type()) {
-    case at::kFloat: return DType::f32;
-    case at::kDouble: return DType::f64;
-    case at::kBFloat16: return DType::bf16;
-    case at::kHalf: return DType::f16;
-    case at::kByte:
-    case at::kBool: return DType::u8;
-    default: TORCH_CHECK_TYPE(false, "vaefast: no kernel reads ", t.scalar_type(), " tensors");
-  }
-}
-
 // The one stride by which dimensions [begin, end) of t advance together, or -1 where there is none.
 int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end) {
   int64_t innermost = -1, expected = -1;
@@ -39,6 +27,18 @@ int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end) {
 }
 
 }  // namespace
+
+DType dtype_of(const at::Tensor& t) {
+  switch (t.scalar_type()) {
+    case at::kFloat: return DType::f32;
+    case at::kDouble: return DType::f64;
+    case at::kBFloat16: return DType::bf16;
+    case at::kHalf: return DType::f16;
+    case at::kByte:
+    case at::kBool: return DType::u8;
+    default: TORCH_CHECK_TYPE(false, "vaefast: no kernel reads ", t.scalar_type(), " tensors");
+  }
+}
 
 int find_term(const std::string& name) {
   for (int i = 0; i < Terms::size; ++i) {
