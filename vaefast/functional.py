@@ -355,7 +355,8 @@ def elbo(
 
 def _by_name(function: str, likelihood: str, recon_x: Any, x: Tensor, options: dict[str, Any]) -> Tensor:
     if likelihood == "gaussian":
-        mean, logvar = (recon_x, 0.0) if isinstance(recon_x, Tensor) else _pair(function, recon_x)
+        pair = isinstance(recon_x, (tuple, list)) and len(recon_x) == 2
+        mean, logvar = recon_x if pair else (recon_x, 0.0)
         return gaussian_log_likelihood(mean, x, logvar, **options)
     named = {"bernoulli": bernoulli_log_likelihood, "bernoulli_probs": bernoulli_probs_log_likelihood}
     if likelihood not in named:
@@ -363,9 +364,3 @@ def _by_name(function: str, likelihood: str, recon_x: Any, x: Tensor, options: d
             f"{function}: likelihood must be 'bernoulli', 'bernoulli_probs' or 'gaussian', got {likelihood!r}"
         )
     return named[likelihood](recon_x, x, **options)
-
-
-def _pair(function: str, recon_x: Any) -> tuple[Any, Any]:
-    if not isinstance(recon_x, (tuple, list)) or len(recon_x) != 2:
-        raise ValueError(f"{function}: recon_x must be a mean or a pair (mean, logvar), got {type(recon_x).__name__}")
-    return recon_x[0], recon_x[1]
