@@ -12,7 +12,7 @@ import sys
 from setuptools import build_meta, find_packages, setup
 from setuptools.build_meta import *  # noqa: F403  the hooks that are not overridden below
 
-TORCH = "torch>=2.10"
+TORCH = "torch>=2.11"
 ARCHS = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"  # Ampere to Blackwell; PTX for later ones
 CXX_FLAGS = ["-O3", "-g0", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
 # Loops over branch-free code vectorize only where neither errno nor floating-point traps matter. NaN and infinities
