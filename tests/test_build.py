@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -76,3 +77,15 @@ def test_no_flag_changes_arithmetic_or_the_machine():
     text = (ROOT / "setup.py").read_text()
     for flag in ("-ffast-math", "-march=native", "--use_fast_math", "-Ofast"):
         assert flag not in text
+
+
+def test_a_source_distribution_holds_what_a_build_needs(tmp_path):
+    run = setup(f"print(setup.build_sdist({str(tmp_path)!r}))")
+    with tarfile.open(tmp_path / run.stdout.split()[-1]) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    needed = {
+        str(file.relative_to(ROOT)) for file in (ROOT / "csrc").rglob("*") if file.suffix in (".h", ".inl", ".cpp")
+    }
+    assert (
+        needed | {"setup.py", "pyproject.toml", "README.md", "LICENSE", "vaefast/py.typed", "vaefast/_C.pyi"} <= names
+    )
