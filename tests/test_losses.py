@@ -63,6 +63,45 @@ def test_mean_is_over_samples_of_sums():
     torch.testing.assert_close(ELBOLoss(reduction="sum")(*args), none.sum(), rtol=1e-6, atol=0)
 
 
+def test_everyday_call_equals_the_general_one():
+    """The call that is checked in one step gives the bits of the other way, with its gradients."""
+    args = [t.requires_grad_() for t in inputs(*SHAPES[1])]
+    for reduction in ("mean", "sum"):
+        criterion = ELBOLoss(reduction=reduction, beta=2)
+        everyday, general = criterion(*args), criterion(*args, beta=2.0)
+        assert torch.equal(everyday, general)
+        for g, e in zip(torch.autograd.grad(everyday, args), torch.autograd.grad(general, args), strict=True):
+            assert torch.equal(g, e)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_everyday_call_leaves_the_unusual_to_python(place):
+    class Subclass(torch.Tensor):
+        pass
+
+    def attempt(*args):
+        return vaefast._ops.plain_elbo_loss("bernoulli", *args, 1.0, "mean", 1.0)
+
+    args = inputs((3, 4), (3, 2))
+    assert attempt(*args) is not None
+    ordinary = args[place]
+    unusual = [
+        *(None, 1.0, ordinary.numpy(), ordinary.as_subclass(Subclass), ordinary.to("meta"), ordinary.to_sparse()),
+        *(ordinary.int(), ordinary.to(torch.complex64), ordinary[:2], ordinary[0, 0]),
+        *(torch._neg_view(ordinary), torch.nested.nested_tensor([ordinary[0]]), ordinary.to(torch.float8_e4m3fn)),
+    ]
+    for value in unusual:
+        assert attempt(*args[:place], value, *args[place + 1 :]) is None, value
+    with torch.inference_mode():
+        assert attempt(*args[:place], ordinary.clone(), *args[place + 1 :]) is None
+
+    def under_vmap(value):
+        assert attempt(*args[:place], value, *args[place + 1 :]) is None
+        return value
+
+    torch.func.vmap(under_vmap)(ordinary[None])
+
+
 def eager64(likelihood, recon_x, x, mu, logvar, prior_mu=None, prior_logvar=None, beta=1.0, weight=None, mask=None):
     """Per-sample loss in float64, by torch.distributions."""
     if likelihood == "bernoulli":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _ops, reference
-from ._paths import has_kernel, needs_composite, needs_grad
+from ._paths import has_kernel, needs_composite, needs_grad, transformed
 from ._vjp import Grads, bits, composite_vjp, fits_one_pass, kl_term, scaled, spread, sum_of, swept
 
 
@@ -268,6 +268,12 @@ def elbo_loss(
     return ElboLoss.apply(
         likelihood, reduction, batch_dims, target_scale, inplace, len(operands), mask, weight, beta, *inputs
     )
+
+
+def plain_elbo_loss(*args: Any) -> Tensor | None:
+    """elbo_loss of (likelihood, recon_x, x, mu, logvar, beta, reduction, target_scale), where nothing about them is
+    unusual; otherwise None."""
+    return None if torch.compiler.is_compiling() or transformed() else _ops.plain_elbo_loss(*args)
 
 
 def _is_writable(prediction: Tensor, others: Sequence[Tensor | None]) -> bool:

@@ -21,6 +21,7 @@ class Likelihood(nn.Module):
     """
 
     term: str  # of the kernels' list
+    direct = False  # whether its operands are (recon_x, x) as they come
 
     def __init__(self, target_scale: float = 1.0) -> None:
         super().__init__()
@@ -62,6 +63,8 @@ class Bernoulli(Likelihood):
         >>> Bernoulli().log_prob(torch.zeros(1, 2), torch.ones(1, 2))
         tensor([-1.3863])
     """
+
+    direct = True
 
     def __init__(self, probs: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)

@@ -2,11 +2,15 @@
 // common case, a scalar loss run backward once, is a node in C++. Whatever else may be asked of its backward pass (a
 // retained graph, create_graph, batched gradients) goes to vaefast::elbo_vjp, which is written in Python
 // (vaefast/autograd.py).
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <string>
 #include <tuple>
+
+#include "plain.h"
 
 namespace vaefast {
 namespace {
@@ -131,7 +135,37 @@ Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList
                          target_scale);
 }
 
+// No wrapper of torch.func, no subclass, view flag or layout with a meaning of its own.
+bool is_ordinary(const Tensor& t) {
+  static const c10::DispatchKeySet ordinary = at::empty({0}, at::kFloat).key_set();
+  return t.key_set() == ordinary;
+}
+
+bool is_prediction(const Tensor& t) {
+  const at::ScalarType type = t.scalar_type();
+  return type == at::kFloat || type == at::kBFloat16 || type == at::kHalf || type == at::kDouble;
+}
+
+bool is_target(const Tensor& t) {
+  return is_prediction(t) || t.scalar_type() == at::kByte || t.scalar_type() == at::kBool;
+}
+
 }  // namespace
+
+std::optional<Tensor> plain_elbo_loss(const std::string& likelihood, const Tensor& recon_x, const Tensor& x,
+                                      const Tensor& mu, const Tensor& logvar, double beta, const std::string& reduction,
+                                      double target_scale) {
+  for (const Tensor* t : {&recon_x, &x, &mu, &logvar}) {
+    if (!is_ordinary(*t)) return std::nullopt;
+  }
+  const bool types = is_prediction(recon_x) && is_target(x) && is_prediction(mu) && is_prediction(logvar);
+  const bool shapes = recon_x.sizes() == x.sizes() && mu.sizes() == logvar.sizes() && x.dim() > 0 && mu.dim() > 0;
+  if (!types || !shapes || x.size(0) != mu.size(0)) return std::nullopt;
+  static const auto op =
+      find<Tensor(std::string, at::TensorList, at::TensorList, const OptionalTensor&, const OptionalTensor&,
+                  const OptionalTensor&, double, std::string, int64_t, double)>("vaefast::elbo_loss");
+  return op.call(likelihood, {recon_x, x}, {mu, logvar}, {}, {}, {}, beta, reduction, 1, target_scale);
+}
 
 TORCH_LIBRARY_FRAGMENT(vaefast, m) {
   m.def(

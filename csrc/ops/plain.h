@@ -1,0 +1,17 @@
+// The whole of an everyday call in one step.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string>
+
+namespace vaefast {
+
+// vaefast::elbo_loss of four ordinary tensors that fit together; nothing where anything about them is unusual, and
+// Python must look at it.
+std::optional<at::Tensor> plain_elbo_loss(const std::string& likelihood, const at::Tensor& recon_x, const at::Tensor& x,
+                                          const at::Tensor& mu, const at::Tensor& logvar, double beta,
+                                          const std::string& reduction, double target_scale);
+
+}  // namespace vaefast
