@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from . import _ops, reference
-from ._paths import has_kernel, needs_composite, needs_grad, transformed
+from ._paths import has_kernel, needs_composite, needs_grad
 from ._vjp import Grads, bits, composite_vjp, fits_one_pass, kl_term, scaled, spread, sum_of, swept
+
+plain_elbo_loss = _ops.plain_elbo_loss  # elbo_loss of four ordinary tensors, or None; not for torch.compile
 
 
 class RowSum(torch.autograd.Function):
@@ -268,12 +270,6 @@ def elbo_loss(
     return ElboLoss.apply(
         likelihood, reduction, batch_dims, target_scale, inplace, len(operands), mask, weight, beta, *inputs
     )
-
-
-def plain_elbo_loss(*args: Any) -> Tensor | None:
-    """elbo_loss of (likelihood, recon_x, x, mu, logvar, beta, reduction, target_scale), where nothing about them is
-    unusual; otherwise None."""
-    return None if torch.compiler.is_compiling() or transformed() else _ops.plain_elbo_loss(*args)
 
 
 def _is_writable(prediction: Tensor, others: Sequence[Tensor | None]) -> bool:

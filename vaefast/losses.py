@@ -104,8 +104,18 @@ class ELBOLoss(nn.Module):
         Returns:
             The loss, a scalar or of shape (B,); or (loss, Parts(log_likelihood, kl, elbo)), elbo with beta as used.
         """
-        if beta is weight is mask is prior_mu is prior_logvar is None and not return_parts:
-            loss = self._plain(recon_x, x, mu, logvar)
+        likelihood: Any = self._modules["likelihood"]  # nn.Module's own lookup costs as much as a small kernel
+        if (
+            (beta is weight is mask is prior_mu is prior_logvar is None)
+            and not (return_parts or self.inplace or self.validate or torch.compiler.is_compiling())
+            and (self.free_bits is None and self.reduction != "none" and getattr(likelihood, "direct", False))
+            and not isinstance(self.beta, Tensor)
+        ):
+            # Twenty small checks in Python cost as much as a small batch, so the everyday call is checked and run in
+            # one step; None where anything about the tensors is unusual.
+            loss = autograd.plain_elbo_loss(
+                likelihood.term, recon_x, x, mu, logvar, self.beta, self.reduction, likelihood.target_scale
+            )
             if loss is not None:
                 return loss
         latent = _checks.latent(_NAME, mu, logvar, prior_mu, prior_logvar)
@@ -113,7 +123,6 @@ class ELBOLoss(nn.Module):
             beta = self.beta
         if beta is not self.beta or isinstance(beta, Tensor):
             _checks.beta(_NAME, beta, "mu", mu)
-        likelihood = self.likelihood
         fused = hasattr(likelihood, "operands")
         operands = likelihood.operands(recon_x, x, mask) if fused else ()
         if mu.device != x.device:
@@ -159,18 +168,6 @@ class ELBOLoss(nn.Module):
             if self.reduction != "none":
                 loss = loss.sum() if self.reduction == "sum" else loss.mean()
         return (loss, Parts(fit, kl, fit - beta * kl)) if return_parts else loss
-
-    def _plain(self, recon_x: Any, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor | None:
-        """The everyday call checked and run in one step, because twenty small checks in Python cost as much as a small
-        batch; None where it is not one."""
-        if self.reduction == "none" or self.free_bits is not None or self.inplace or self.validate:
-            return None
-        likelihood = self.likelihood
-        if not getattr(likelihood, "direct", False) or isinstance(self.beta, Tensor):
-            return None
-        return autograd.plain_elbo_loss(
-            likelihood.term, recon_x, x, mu, logvar, self.beta, self.reduction, likelihood.target_scale
-        )
 
     def _floored_kl(self, latent: tuple[Tensor, ...]) -> Tensor:
         per_dimension = gaussian_kl(*latent, reduction="elementwise").mean(0)

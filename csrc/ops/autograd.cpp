@@ -135,10 +135,10 @@ Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList
                          target_scale);
 }
 
-// No wrapper of torch.func, no subclass, view flag or layout with a meaning of its own.
+// No wrapper of torch.func, no subclass, view flag, layout or tangent with a meaning of its own.
 bool is_ordinary(const Tensor& t) {
   static const c10::DispatchKeySet ordinary = at::empty({0}, at::kFloat).key_set();
-  return t.key_set() == ordinary;
+  return t.key_set() == ordinary && !t._fw_grad(0).defined();
 }
 
 bool is_prediction(const Tensor& t) {
@@ -155,6 +155,7 @@ bool is_target(const Tensor& t) {
 std::optional<Tensor> plain_elbo_loss(const std::string& likelihood, const Tensor& recon_x, const Tensor& x,
                                       const Tensor& mu, const Tensor& logvar, double beta, const std::string& reduction,
                                       double target_scale) {
+  if (c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode)) return std::nullopt;
   for (const Tensor* t : {&recon_x, &x, &mu, &logvar}) {
     if (!is_ordinary(*t)) return std::nullopt;
   }
