@@ -21,10 +21,24 @@ struct View {
   int64_t row_stride = 0, col_stride = 0;
 };
 
+// Where the noise's seed and offset stand: here, or in memory of the sweep's device.
+struct NoiseKey {
+  uint64_t seed = 0, offset = 0;
+  const int64_t *seed_at = nullptr, *offset_at = nullptr;  // where given, *seed_at and *offset_at + offset
+  int64_t* store = nullptr;                                // where both are kept for the backward pass
+
+  VAEFAST_HD NoiseKey resolved() const {
+    NoiseKey key;
+    key.seed = seed_at ? uint64_t(*seed_at) : seed;
+    key.offset = offset_at ? uint64_t(*offset_at) + offset : offset;
+    return key;
+  }
+};
+
 // z[k] = operand[0] + exp(operand[1] / 2) * eps[k], eps of flat element i being the normal (seed, offset, i).
 struct Sampling {
   int64_t samples = 0;  // 0: no sampling
-  uint64_t seed = 0, offset = 0;
+  NoiseKey key;
   View z;       // forward: (samples * rows, cols), written
   View grad_z;  // backward: the same shape, read; its adjoint is added to grad[0] and grad[1]
 };
@@ -40,8 +54,15 @@ struct SweepArgs {
   double scale = 1;  // the loss's derivative by element (r, c) of the value is scale * coef(r, c)
   View coef;         // not given: 1
   View grad[kMaxOperands];
-  double* total = nullptr;  // sum over rows of scale * coef * (row sum)
+  // scale * (sum over rows of coef * row sum), and what stands in *addend: to memory of the device, and to a tensor
+  const double* addend = nullptr;
+  double* total = nullptr;
+  View loss;
   Sampling sampling;
+
+  VAEFAST_HD bool sums_value() const { return term >= 0 && value.col_stride == 0 && (value.data || wants_total()); }
+  VAEFAST_HD bool sums_gradient(int k) const { return grad[k].data && grad[k].col_stride == 0; }
+  VAEFAST_HD bool wants_total() const { return total || loss.data; }
 };
 
 namespace cpu {
@@ -61,4 +82,22 @@ int isa_in_use();  // throws std::invalid_argument where VAEFAST_CPU_ISA names n
 void use_isa(int isa);
 
 }  // namespace cpu
+
+namespace cuda {
+
+// Everything is put on `stream`, a cudaStream_t, and nothing waits. Throws std::runtime_error where CUDA reports one.
+size_t scratch_bytes(const SweepArgs& args);
+void run(const SweepArgs& args, void* scratch, void* stream);
+
+// Multiplies tensors by a factor that lies on the device; where it is 1, nothing is touched.
+constexpr int kMaxScaled = 8;
+struct ScaleArgs {
+  View tensor[kMaxScaled];
+  int64_t size[kMaxScaled] = {};
+  int count = 0;
+  View factor;
+};
+void scale(const ScaleArgs& args, void* stream);
+
+}  // namespace cuda
 }  // namespace vaefast

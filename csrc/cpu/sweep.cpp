@@ -71,8 +71,6 @@ void scatter(const Loops<T>& loops, const T* x, const View& v, const Tile& t, do
 
 int operand_count(const SweepArgs& a) { return a.term < 0 ? 2 : Terms::arity[a.term]; }
 
-bool sums_value(const SweepArgs& a) { return a.term >= 0 && a.value.col_stride == 0 && (a.value.data || a.total); }
-bool sums_gradient(const SweepArgs& a, int k) { return a.grad[k].data && a.grad[k].col_stride == 0; }
 
 template <class T>
 class TileRunner {
@@ -96,7 +94,7 @@ class TileRunner {
     if (a_.sampling.samples > 0) sample(t);
 
     double* partial = partial_;
-    if (sums_value(a_)) {
+    if (a_.sums_value()) {
       View rows;  // row sums, wherever they go from the partial sums
       scatter(loops_, value_, rows, t, partial, tiling_.col_tiles);
       partial += a_.rows * tiling_.col_tiles;
@@ -106,7 +104,7 @@ class TileRunner {
     for (int k = 0; k < operands; ++k) {
       if (!a_.grad[k].data) continue;
       scatter(loops_, gradient_[k], a_.grad[k], t, partial, tiling_.col_tiles);
-      if (sums_gradient(a_, k)) partial += a_.rows * tiling_.col_tiles;
+      if (a_.sums_gradient(k)) partial += a_.rows * tiling_.col_tiles;
     }
   }
 
@@ -147,12 +145,13 @@ class TileRunner {
   void sample(const Tile& t) {
     const Sampling& s = a_.sampling;
     const int64_t n = t.size();
+    const NoiseKey key = s.key.resolved();
     const bool backward = s.grad_z.data != nullptr;
     loops_.stddev(operand_[1], n, stddev_);
     for (int64_t k = 0; k < s.samples; ++k) {
       const int64_t row = k * a_.rows + t.row;
       const uint64_t first = uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col);
-      normals_(s.seed, s.offset, first / 4, (int64_t(first % 4) + n + 3) / 4, normal_buffer_);
+      normals_(key.seed, key.offset, first / 4, (int64_t(first % 4) + n + 3) / 4, normal_buffer_);
       const float* eps = normal_buffer_ + first % 4;
       const Tile out{row, t.col, t.rows, t.cols};
       if (backward) {
@@ -194,7 +193,7 @@ double total(const SweepArgs& a, const double* row_sums) {
     if (a.coef.data) active_isa().wide.load[int(a.coef.dtype)](at(a.coef, r, 0), 0, 1, 1, &coef);
     sum += coef * row_sums[r];
   }
-  return a.scale * sum;
+  return (a.addend ? *a.addend : 0) + a.scale * sum;
 }
 
 }  // namespace
@@ -205,8 +204,8 @@ int64_t tile_count(const SweepArgs& a) {
 }
 
 int64_t partial_count(const SweepArgs& a) {
-  int64_t outputs = sums_value(a);
-  for (int k = 0; k < operand_count(a); ++k) outputs += sums_gradient(a, k);
+  int64_t outputs = a.sums_value();
+  for (int k = 0; k < operand_count(a); ++k) outputs += a.sums_gradient(k);
   return outputs * a.rows * Tiling(a).col_tiles;
 }
 
@@ -227,14 +226,18 @@ void finish(const SweepArgs& a, double* partial) {
       partial[r] = s;
     }
   };
-  if (sums_value(a)) {
+  if (a.sums_value()) {
     add_tiles();
     if (a.value.data) loops.store[int(a.value.dtype)](partial, a.rows, a.value.data);
-    if (a.total) *a.total = total(a, partial);
+    if (a.wants_total()) {
+      const double sum = total(a, partial);
+      if (a.total) *a.total = sum;
+      if (a.loss.data) loops.store[int(a.loss.dtype)](&sum, 1, a.loss.data);
+    }
     partial += a.rows * col_tiles;
   }
   for (int k = 0; k < operand_count(a); ++k) {
-    if (!sums_gradient(a, k)) continue;
+    if (!a.sums_gradient(k)) continue;
     add_tiles();
     const View& g = a.grad[k];
     double sum = 0;

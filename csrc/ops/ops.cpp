@@ -1,14 +1,11 @@
 // The operators, and their registration. Python (vaefast/_ops.py) adds the fake kernels; autograd is in autograd.cpp
 // and vaefast/autograd.py.
-#include <ATen/CPUGeneratorImpl.h>
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <limits>
-#include <mutex>
 #include <tuple>
 
+#include "backend.h"
 #include "buffers.h"
 #include "sweep.h"
 
@@ -29,11 +26,6 @@ double loss_scale(const std::string& reduction, int64_t rows) {
 // The KL of latent = (mu, logvar), or with (prior_mu, prior_logvar) after them.
 int kl_term(at::TensorList latent) { return find_term(latent.size() == 2 ? "gaussian_kl" : "gaussian_kl_pair"); }
 
-// The mean over no samples is NaN, as in torch.
-double or_nan(double total, const std::string& reduction, int64_t rows) {
-  return rows == 0 && reduction == "mean" ? std::numeric_limits<double>::quiet_NaN() : total;
-}
-
 std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, const OptionalTensor& mask,
                                     const OptionalTensor& coef, std::string reduction, int64_t batch_dims,
                                     double target_scale, int64_t gradients, bool value) {
@@ -45,11 +37,10 @@ std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, c
   const bool scalar = reduction == "sum" || reduction == "mean";
   Tensor out;
   if (!value) out = at::empty({0}, sweep.options());
-  else if (scalar) sweep.want_total();
+  else if (scalar) out = sweep.want_loss(sweep.args.wide);
   else out = reduction == "none" ? sweep.want_row_sums() : sweep.want_elementwise();
   Tensors grads = sweep.want_gradients(gradients);
   sweep.run();
-  if (value && scalar) out = sweep.scalar(or_nan(sweep.total(), reduction, sweep.args.rows));
   return {out, grads};
 }
 
@@ -78,14 +69,14 @@ Loss elbo_into(const OptionalTensor& place, const std::string& likelihood, at::T
   kl.set_coef(scale * beta, kl_weight);
   Tensor fit_rows = fit.want_row_sums(), kl_rows = kl.want_row_sums();
   fit.want_total();
-  kl.want_total();
+  kl.add_total(fit);
+  const Tensor loss = kl.want_loss(fit.args.wide || kl.args.wide);
   Tensors grads = fit.want_gradients(gradients & ((1 << operands.size()) - 1), place);
   const Tensors kl_grads = kl.want_gradients(gradients >> operands.size());
   grads.insert(grads.end(), kl_grads.begin(), kl_grads.end());
   fit.run();
   kl.run();
-  const double total = or_nan(fit.total() + kl.total(), reduction, fit.args.rows);
-  return {(kl.args.wide ? kl : fit).scalar(total), fit_rows, kl_rows, grads};
+  return {loss, fit_rows, kl_rows, grads};
 }
 
 Loss elbo(std::string likelihood, at::TensorList operands, at::TensorList latent, const OptionalTensor& mask,
@@ -108,24 +99,15 @@ Loss elbo_(const Tensor& prediction, std::string likelihood, at::TensorList othe
   return loss;
 }
 
-// One draw from the generator keys the noise of a whole call.
-Tensor draw_key(const std::optional<at::Generator>& generator) {
-  auto* g = at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
-  Tensor key = at::empty({2}, at::kLong);
-  const std::lock_guard<std::mutex> lock(g->mutex_);
-  key.mutable_data_ptr<int64_t>()[0] = int64_t(g->random64());
-  key.mutable_data_ptr<int64_t>()[1] = 0;
-  return key;
-}
-
 // A key is (seed, offset) as two int64. num_samples -1: one sample, without the leading dimension.
 void set_sampling(Sweep& sweep, const Tensor& key, int64_t num_samples) {
-  TORCH_CHECK_VALUE(key.scalar_type() == at::kLong && key.numel() == 2 && key.is_contiguous(),
-                    "vaefast: a noise key is two int64");
+  TORCH_CHECK_VALUE(key.scalar_type() == at::kLong && key.numel() == 2 && key.is_contiguous() &&
+                        key.device() == sweep.options().device(),
+                    "vaefast: a noise key is two int64 on the latents' device");
   Sampling& s = sweep.args.sampling;
   s.samples = num_samples < 0 ? 1 : num_samples;
-  s.seed = uint64_t(key.const_data_ptr<int64_t>()[0]);
-  s.offset = uint64_t(key.const_data_ptr<int64_t>()[1]);
+  s.key.seed_at = key.const_data_ptr<int64_t>();
+  s.key.offset_at = s.key.seed_at + 1;
 }
 
 View sample_view(const Sweep& sweep, const Tensor& z) {
@@ -144,10 +126,12 @@ std::tuple<Tensor, Tensor, Tensor> rsample(at::TensorList latent, const Optional
                                            bool kl, int64_t batch_dims, std::optional<at::Generator> generator) {
   TORCH_CHECK_VALUE(!latent.empty(), "vaefast: rsample needs mu and logvar");
   Sweep sweep(sampling_term(latent, kl), latent, batch_dims);
-  const Tensor key = given_key ? given_key->clone() : draw_key(generator);
   const Tensor z = empty_result(sample_shape(sweep, num_samples), latent[0].options());
   const Tensor sums = kl ? sweep.want_row_sums() : at::empty({0}, sweep.options());
+  NoiseKey drawn;
+  const Tensor key = given_key ? given_key->clone() : backend(latent[0].device().type()).draw_key(generator, latent[0], drawn);
   set_sampling(sweep, key, num_samples);
+  if (!given_key) sweep.args.sampling.key = drawn;
   sweep.args.sampling.z = sample_view(sweep, z);
   sweep.run();
   return {z, sums, key};
@@ -173,14 +157,10 @@ Tensors rsample_backward(at::TensorList latent, const Tensor& key, const Optiona
   return grads;
 }
 
-// Multiplies gradients that the forward pass left by the upstream gradient, in place; where that is 1, nothing is
-// touched.
+// Multiplies gradients that the forward pass left by the upstream gradient, in place.
 void scale_(at::TensorList tensors, const Tensor& factor) {
   TORCH_CHECK_VALUE(factor.numel() == 1, "vaefast: scale_ takes a factor of one element, got ", factor.numel());
-  if (factor.scalar_type() == at::kFloat ? *factor.const_data_ptr<float>() == 1.0f : factor.item<double>() == 1.0)
-    return;
-  const at::AutoDispatchBelowADInplaceOrView guard;
-  for (const Tensor& t : tensors) Tensor(t).mul_(factor);
+  backend(factor.device().type()).scale(tensors, factor);
 }
 
 }  // namespace
@@ -207,7 +187,7 @@ TORCH_LIBRARY(vaefast, m) {
   m.def("scale_(Tensor(a!)[] tensors, Tensor factor) -> ()");
 }
 
-TORCH_LIBRARY_IMPL(vaefast, CPU, m) {
+void implement(torch::Library& m) {
   m.impl("row_sum", row_sum);
   m.impl("elbo", elbo);
   m.impl("elbo_", elbo_);
@@ -215,5 +195,7 @@ TORCH_LIBRARY_IMPL(vaefast, CPU, m) {
   m.impl("rsample_backward", rsample_backward);
   m.impl("scale_", scale_);
 }
+TORCH_LIBRARY_IMPL(vaefast, CPU, m) { implement(m); }
+TORCH_LIBRARY_IMPL(vaefast, CUDA, m) { implement(m); }
 
 }  // namespace vaefast

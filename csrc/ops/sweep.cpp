@@ -1,18 +1,15 @@
 #include "sweep.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/DeviceType.h>
 
-#include <algorithm>
-#include <memory>
+#include <array>
 
+#include "backend.h"
 #include "buffers.h"
 
 namespace vaefast {
 namespace {
-
-// Tiles per task: about 16 thousand elements, a few times what starting a thread costs.
-constexpr int64_t kGrain = 16;
 
 // The one stride by which dimensions [begin, end) of t advance together, or -1 where there is none.
 int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end) {
@@ -24,6 +21,12 @@ int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end) {
     expected = t.stride(d) * t.size(d);
   }
   return innermost < 0 ? 0 : innermost;
+}
+
+using Backends = std::array<Backend, size_t(at::COMPILE_TIME_MAX_DEVICE_TYPES)>;
+Backends& backends() {
+  static Backends all{};
+  return all;
 }
 
 }  // namespace
@@ -144,18 +147,28 @@ std::vector<at::Tensor> Sweep::want_gradients(int64_t mask, const std::optional<
   return gradients;
 }
 
-void Sweep::run() {
-  const std::unique_ptr<double[]> partial(new double[cpu::partial_count(args)]);
-  at::parallel_for(0, cpu::tile_count(args), kGrain,
-                   [&](int64_t begin, int64_t end) { cpu::run_tiles(args, partial.get(), begin, end); });
-  cpu::finish(args, partial.get());
+at::Tensor Sweep::want_loss(bool wide) {
+  at::Tensor loss = at::empty({}, like_.options().dtype(wide ? at::kDouble : at::kFloat));
+  args.loss = {loss.mutable_data_ptr(), dtype_of(loss)};
+  return loss;
 }
 
-at::Tensor Sweep::scalar(double value) const {
-  at::Tensor t = at::empty({}, options());
-  if (args.wide) *t.mutable_data_ptr<double>() = value;
-  else *t.mutable_data_ptr<float>() = float(value);
-  return t;
+void Sweep::want_total() {
+  alive_.push_back(at::empty({}, like_.options().dtype(at::kDouble)));
+  args.total = alive_.back().mutable_data_ptr<double>();
+}
+
+void Sweep::run() { backend(like_.device().type()).run(args, like_); }
+
+const Backend& backend(at::DeviceType device) {
+  const Backend& found = backends()[size_t(device)];
+  TORCH_CHECK_NOT_IMPLEMENTED(found.run, "vaefast: this build has no kernels for ", device);
+  return found;
+}
+
+bool register_backend(at::DeviceType device, Backend each) {
+  backends()[size_t(device)] = each;
+  return true;
 }
 
 }  // namespace vaefast

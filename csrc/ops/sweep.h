@@ -11,7 +11,7 @@
 namespace vaefast {
 
 // The kernels' name of a tensor's type; TypeError where they have none.
-DType dtype_of(const at::Tensor& t);
+__attribute__((visibility("default"))) DType dtype_of(const at::Tensor& t);
 
 // Index of a term by its name; the error lists the names.
 int find_term(const std::string& name);
@@ -29,7 +29,10 @@ class Sweep {
   // The loss's derivative by the value: scale times coef, a tensor of one element, of the batch's shape or of the full
   // one.
   void set_coef(double scale, const std::optional<at::Tensor>& coef);
-  void want_total() { args.total = &total_; }
+  // A 0-dimensional tensor for the weighted sum over the rows, and what add_total adds.
+  at::Tensor want_loss(bool wide);
+  void want_total();  // kept on the device, for another sweep to add
+  void add_total(const Sweep& addend) { args.addend = addend.args.total; }
   at::Tensor want_row_sums();
   at::Tensor want_elementwise();
   // The gradients by the operands whose bit is set in `mask`, in order. Where `first` is given, the gradient by operand
@@ -39,8 +42,6 @@ class Sweep {
   View view(const at::Tensor& tensor);  // of the full shape, of the batch's shape or of one element
   void run();
 
-  double total() const { return total_; }
-  at::Tensor scalar(double value) const;  // 0-dimensional, of the compute type
   at::IntArrayRef shape() const { return shape_; }
   at::IntArrayRef batch_shape() const { return shape_.slice(0, batch_dims_); }
   at::TensorOptions options() const;  // of the compute type
@@ -53,7 +54,6 @@ class Sweep {
   int64_t batch_dims_;
   std::vector<at::Tensor> operands_;
   std::vector<at::Tensor> alive_;  // copies made for layouts that the kernels do not read
-  double total_ = 0;
 };
 
 }  // namespace vaefast

@@ -1,0 +1,98 @@
+// Every sweep that the vector kernels do not take: any layout, mixed dtypes, masks, double. One element to an access.
+#include "items.h"
+
+namespace vaefast::cuda {
+namespace {
+
+// The four normals of elements `from` ... `from` + 3, which lie in one block of the noise or in two.
+__device__ inline void normals(const NoiseKey& key, int64_t from, float (&eps)[4]) {
+  math::normal4(key.seed, key.offset, uint64_t(from) / 4, eps);
+  int shift = int(uint64_t(from) % 4);
+  if (shift == 0) return;
+  float next[4];
+  math::normal4(key.seed, key.offset, uint64_t(from) / 4 + 1, next);
+  for (; shift > 0; --shift) {
+    eps[0] = eps[1], eps[1] = eps[2], eps[2] = eps[3], eps[3] = next[0];
+    next[0] = next[1], next[1] = next[2], next[2] = next[3];
+  }
+}
+
+template <class Term, class T, bool sampling>
+__global__ void __launch_bounds__(kThreads, sampling ? 1 : 2) general_kernel(const __grid_constant__ Launch l) {
+  constexpr int n = sampling ? 4 : 1;  // neighbours that a lane takes: one block of the noise
+  constexpr int arity = Term::arity;
+  const SweepArgs& a = l.args;
+  double grad_sum[arity] = {};
+  NoiseKey key;
+  if constexpr (sampling) key = noise_key(a.sampling);
+  const auto index = [&](const View& v, int64_t row, int64_t col) { return row * v.row_stride + col * v.col_stride; };
+
+  sweep_items(l, grad_sum, [&](int64_t row, int64_t begin, int64_t end, int lane, double row_coef) {
+    double sum = 0;
+    for (int64_t first = begin + lane * n; first < end; first += l.plan.group * n) {
+      T mu[n], logvar[n], g[arity][n];
+#pragma unroll
+      for (int j = 0; j < n; ++j) {
+        const int64_t col = first + j;
+        if (col >= end) continue;
+        T x[arity], d[arity];
+#pragma unroll
+        for (int k = 0; k < arity; ++k) {
+          x[k] = load<T>(a.operand[k], index(a.operand[k], row, col));
+          if (k == Term::target) x[k] *= T(a.target_scale);
+        }
+        T value = evaluate<Term>(x, d);
+        mu[j] = x[0], logvar[j] = x[1];
+        const bool kept = !a.mask.data || load<float>(a.mask, index(a.mask, row, col)) != 0.0f;
+        const bool by_element = a.coef.data && a.coef.col_stride != 0;
+        const T coef = T(a.scale * (by_element ? load<double>(a.coef, index(a.coef, row, col)) : row_coef));
+        value = kept ? value : T(0);
+#pragma unroll
+        for (int k = 0; k < arity; ++k)
+          g[k][j] = kept ? coef * (k == Term::target ? T(a.target_scale) * d[k] : d[k]) : T(0);
+        if (a.value.data && a.value.col_stride != 0) store(a.value, index(a.value, row, col), value);
+        sum += double(value);
+      }
+      if constexpr (sampling) {
+        for (int64_t s = 0; s < a.sampling.samples; ++s) {
+          const int64_t flat = (s * a.rows + row) * a.cols + first;
+          float eps[4];
+          normals(key, flat, eps);
+#pragma unroll
+          for (int j = 0; j < n; ++j) {
+            if (first + j >= end) continue;
+            const T stddev = math::exp(T(0.5) * logvar[j]);
+            if (a.sampling.z.data) store(a.sampling.z, flat + j, mu[j] + stddev * T(eps[j]));
+            if (!a.sampling.grad_z.data) continue;
+            const T upstream = load<T>(a.sampling.grad_z, flat + j);
+            g[0][j] += upstream;
+            g[1][j] += T(0.5) * stddev * T(eps[j]) * upstream;
+          }
+        }
+      }
+#pragma unroll
+      for (int k = 0; k < arity; ++k) {
+        if (!a.grad[k].data) continue;
+#pragma unroll
+        for (int j = 0; j < n; ++j) {
+          if (first + j >= end) continue;
+          if (a.grad[k].col_stride == 0) grad_sum[k] += double(g[k][j]);
+          else store(a.grad[k], index(a.grad[k], row, first + j), g[k][j]);
+        }
+      }
+    }
+    return sum;
+  });
+}
+
+}  // namespace
+
+void launch_general(const Launch& l, void* stream) {
+  with_kernel(l.args, [&](auto term, auto sampling) {
+    using Term = decltype(term);
+    const auto kernel = l.args.wide ? general_kernel<Term, double, sampling> : general_kernel<Term, float, sampling>;
+    launch(kernel, l.plan.blocks, kThreads, stream, l);
+  });
+}
+
+}  // namespace vaefast::cuda

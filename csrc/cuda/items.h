@@ -1,0 +1,169 @@
+// What every sweep kernel shares: which lanes take which chunks, the sums, and the end.
+//
+// A lane adds in double what it sums over a few neighbours in the compute type; lanes are added by shuffles in a fixed
+// order, blocks by the block that finishes last, in the order of their numbers. No atomics on floating-point numbers.
+#pragma once
+
+#include <type_traits>
+#include <utility>
+
+#include "../math/philox.h"
+#include "access.h"
+#include "plan.h"
+
+namespace vaefast::cuda {
+
+// Stands for a term where there is sampling alone.
+struct Nothing {
+  static constexpr int arity = 2, target = -1;
+  template <class T>
+  __device__ static T evaluate(T, T, T* d) {
+    d[0] = d[1] = T(0);
+    return T(0);
+  }
+};
+
+template <class Term, class T, size_t... k>
+__device__ inline T evaluate(const T (&x)[Term::arity], T (&d)[Term::arity], std::index_sequence<k...>) {
+  return Term::evaluate(x[k]..., d);
+}
+template <class Term, class T>
+__device__ inline T evaluate(const T (&x)[Term::arity], T (&d)[Term::arity]) {
+  return evaluate<Term>(x, d, std::make_index_sequence<Term::arity>());
+}
+
+__device__ inline double sum_lanes(double x, int lanes) {
+  for (int step = lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  return x;
+}
+
+// The sum over the block's threads, in every thread.
+__device__ inline double sum_block(double x) {
+  __shared__ double warps[kThreads / 32];
+  x = sum_lanes(x, 32);
+  __syncthreads();  // the sums of an earlier call have been read
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = x;
+  __syncthreads();
+  double sum = 0;
+  for (int w = 0; w < kThreads / 32; ++w) sum += warps[w];
+  return sum;
+}
+
+// Row sums from the sums of their chunks: a thread to a row where those are few, the block where they are many.
+__device__ inline void add_chunks(const Launch& l) {
+  const volatile double* sums = l.scratch.chunk_sums;
+  const int64_t chunks = l.plan.chunks;
+  if (chunks <= 32) {
+    for (int64_t row = threadIdx.x; row < l.args.rows; row += kThreads) {
+      double x = 0;
+      for (int64_t c = 0; c < chunks; ++c) x += sums[row * chunks + c];
+      store(l.args.value, row * l.args.value.row_stride, x);
+    }
+  } else {
+    for (int64_t row = 0; row < l.args.rows; ++row) {
+      double x = 0;
+      for (int64_t c = threadIdx.x; c < chunks; c += kThreads) x += sums[row * chunks + c];
+      x = sum_block(x);
+      if (threadIdx.x == 0) store(l.args.value, row * l.args.value.row_stride, x);
+    }
+  }
+}
+
+// Each block leaves its sums; the last to arrive adds them all up.
+template <int summed>
+__device__ void finish(const Launch& l, double total, const double (&grad_sum)[summed]) {
+  const SweepArgs& a = l.args;
+  const bool adds_chunks = a.sums_value() && a.value.data && l.plan.chunks > 1;
+  if (l.plan.outputs == 0 && !adds_chunks) return;
+  __shared__ bool last;
+  double* slot = l.scratch.block_sums + blockIdx.x;
+  const auto leave = [&](double x) {
+    x = sum_block(x);
+    if (threadIdx.x == 0) *slot = x;
+    slot += gridDim.x;
+  };
+  if (a.wants_total()) leave(total);
+#pragma unroll
+  for (int k = 0; k < summed; ++k) {
+    if (a.sums_gradient(k)) leave(grad_sum[k]);
+  }
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(l.scratch.arrived, 1u) == gridDim.x - 1;
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+
+  if (adds_chunks) add_chunks(l);
+  const volatile double* sums = l.scratch.block_sums;
+  const auto added = [&] {
+    double x = 0;
+    for (unsigned b = threadIdx.x; b < gridDim.x; b += kThreads) x += sums[b];
+    sums += gridDim.x;
+    return sum_block(x);
+  };
+  if (a.wants_total()) {
+    const double sum = (a.addend ? *a.addend : 0.0) + a.scale * added();
+    if (threadIdx.x == 0 && a.total) *a.total = sum;
+    if (threadIdx.x == 0 && a.loss.data) store(a.loss, 0, sum);
+  }
+#pragma unroll
+  for (int k = 0; k < summed; ++k) {
+    if (!a.sums_gradient(k)) continue;
+    const double sum = added();
+    if (threadIdx.x == 0) store(a.grad[k], 0, sum);
+  }
+}
+
+// Runs chunk(row, begin, end, lane, coef) over every item: columns [begin, end) of a row, of which this is the lane-th of
+// the group's lanes, with the row's coefficient. It returns the lane's share of the sum, and adds to grad_sum.
+template <int summed, class Chunk>
+__device__ void sweep_items(const Launch& l, const double (&grad_sum)[summed], Chunk chunk) {
+  const SweepArgs& a = l.args;
+  const Plan& p = l.plan;
+  const int lane = int(threadIdx.x) % p.group, per_warp = 32 / p.group;
+  const int64_t warps = int64_t(gridDim.x) * (kThreads / 32);
+  double total = 0;
+  for (int64_t w = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / 32; w * per_warp < p.items; w += warps) {
+    const int64_t item = w * per_warp + int(threadIdx.x) % 32 / p.group;
+    double sum = 0;
+    if (item < p.items) {
+      const int64_t row = p.chunks == 1 ? item : item / p.chunks, begin = (item - row * p.chunks) * p.chunk;
+      const double coef = a.coef.data && a.coef.col_stride == 0 ? load<double>(a.coef, row * a.coef.row_stride) : 1.0;
+      sum = chunk(row, begin, min(a.cols, begin + p.chunk), lane, coef);
+      total += coef * sum;
+    }
+    if (!a.sums_value()) continue;
+    sum = sum_lanes(sum, p.group);
+    if (lane != 0 || item >= p.items || !a.value.data) continue;
+    if (p.chunks == 1) store(a.value, item * a.value.row_stride, sum);
+    else l.scratch.chunk_sums[item] = sum;
+  }
+  finish(l, total, grad_sum);
+}
+
+// Calls launch(term, sampling): the term that a sweep is of, and whether it samples, as types. Only the KL is sampled with.
+template <class Launcher, class... Term>
+void with_term(TermList<Term...>, int index, Launcher launch) {
+  int i = 0;
+  ((i++ == index ? launch(Term(), std::false_type()) : void()), ...);
+}
+template <class Launcher>
+void with_kernel(const SweepArgs& a, Launcher launch) {
+  if (a.sampling.samples == 0) with_term(Terms(), a.term, launch);
+  else if (a.term < 0) launch(Nothing(), std::true_type());
+  else if (Terms::arity[a.term] == GaussianKl::arity) launch(GaussianKl(), std::true_type());
+  else launch(GaussianKlPair(), std::true_type());
+}
+
+// The key, which the first thread also keeps for the backward pass.
+__device__ inline NoiseKey noise_key(const Sampling& s) {
+  const NoiseKey key = s.key.resolved();
+  if (s.key.store && blockIdx.x == 0 && threadIdx.x == 0) {
+    s.key.store[0] = int64_t(key.seed);
+    s.key.store[1] = int64_t(key.offset);
+  }
+  return key;
+}
+
+}  // namespace vaefast::cuda

@@ -1,0 +1,78 @@
+// The entry of a sweep: its plan, its scratch memory, its launch.
+#include "plan.h"
+
+#include <algorithm>
+
+#include "device.h"
+
+namespace vaefast::cuda {
+namespace {
+
+constexpr int64_t kItems = 16384;     // about two for every warp that a large device holds
+constexpr int64_t kShortest = 1024;   // columns of a chunk: fewer would be all overhead
+constexpr int64_t kLongest = 16384;   // more would leave the device idle at the end
+constexpr unsigned kBlocks = 4096;
+
+int itemsize(DType dtype) {
+  constexpr int bytes[] = {4, 8, 2, 2, 1};
+  return bytes[int(dtype)];
+}
+
+bool is_aligned(const View& v, int64_t elements) {
+  return reinterpret_cast<uintptr_t>(v.data) % (elements * itemsize(v.dtype)) == 0 && v.row_stride % elements == 0;
+}
+
+// The element size of the vector kernels, where they can run: float or half alike in what varies, data in the same type
+// or in bytes; everything else broadcast, summed, or by row.
+int vector_size(const SweepArgs& a) {
+  const int size = itemsize(a.operand[0].dtype), data = a.term < 0 ? -1 : Terms::target[a.term];
+  if (a.wide || size > 4 || a.mask.data || a.coef.col_stride != 0) return 0;
+  if (a.value.data && a.value.col_stride != 0) return 0;
+  const int64_t n = a.sampling.samples > 0 ? 4 : 16 / size;
+  if (a.cols % n != 0) return 0;
+  for (int k = 0; k < kMaxOperands; ++k) {
+    const View &x = a.operand[k], &g = a.grad[k];
+    const bool bytes = k == data && x.dtype == DType::u8;
+    if (x.data && x.col_stride != 0 && (!(bytes || x.dtype == a.operand[0].dtype) || !is_aligned(x, n))) return 0;
+    if (g.data && g.col_stride != 0 && (g.dtype != a.operand[0].dtype || !is_aligned(g, n))) return 0;
+  }
+  for (const View* z : {&a.sampling.z, &a.sampling.grad_z}) {
+    if (z->data && (z->dtype != a.operand[0].dtype || !is_aligned(*z, n))) return 0;
+  }
+  return a.operand[0].col_stride == 0 ? 0 : size;
+}
+
+}  // namespace
+
+Plan make_plan(const SweepArgs& a) {
+  Plan p;
+  p.vector = vector_size(a);
+  const int64_t wanted = a.rows * a.cols / kItems / kShortest * kShortest;
+  p.chunk = std::clamp(wanted, kShortest, kLongest);
+  p.chunks = std::max<int64_t>(1, (a.cols + p.chunk - 1) / p.chunk);
+  p.items = a.rows * p.chunks;
+  const int64_t each = p.vector && a.sampling.samples == 0 ? 16 / p.vector : p.vector || a.sampling.samples > 0 ? 4 : 1;
+  while (p.group < 32 && p.group * each < std::min(a.cols, p.chunk)) p.group *= 2;
+  const int64_t per_block = kThreads / p.group;
+  p.blocks = unsigned(std::clamp<int64_t>((p.items + per_block - 1) / per_block, 1, kBlocks));
+  p.outputs = a.wants_total();
+  for (int k = 0; k < kMaxOperands; ++k) p.outputs += a.sums_gradient(k);
+  return p;
+}
+
+size_t scratch_bytes(const SweepArgs& args) {
+  const Plan p = make_plan(args);
+  return sizeof(double) * (1 + size_t(p.outputs) * p.blocks + (p.chunks > 1 ? p.items : 0));
+}
+
+void run(const SweepArgs& args, void* scratch, void* stream) {
+  Launch l{args, make_plan(args), {}};
+  l.scratch.arrived = static_cast<unsigned*>(scratch);
+  l.scratch.block_sums = static_cast<double*>(scratch) + 1;
+  l.scratch.chunk_sums = l.scratch.block_sums + size_t(l.plan.outputs) * l.plan.blocks;
+  clear(l.scratch.arrived, sizeof(unsigned), stream);
+  if (l.plan.vector) launch_vector(l, stream);
+  else launch_general(l, stream);
+}
+
+}  // namespace vaefast::cuda

@@ -1,0 +1,39 @@
+// How a sweep is cut for the device: by its shape and its views alone, so that it has the same bits on every run.
+#pragma once
+
+#include "../kernels.h"
+
+namespace vaefast::cuda {
+
+constexpr int kThreads = 256;
+
+// A row is cut into chunks of columns. Up to 32 lanes of a warp share a chunk, one after another in the rows' order.
+struct Plan {
+  int group = 1;        // lanes that share a chunk, a power of two
+  int64_t chunk = 1;    // columns
+  int64_t chunks = 1;   // of a row
+  int64_t items = 0;    // chunks of all rows
+  unsigned blocks = 1;  // of kThreads threads
+  int outputs = 0;      // sums over everything
+  int vector = 0;       // bytes of an element where every view can be read and written in vectors, else 0
+};
+
+struct Scratch {
+  double* chunk_sums;  // one for each item, where rows have several chunks
+  double* block_sums;  // one for each output and block
+  unsigned* arrived;   // blocks that are done
+};
+
+struct Launch {  // what a kernel is given
+  SweepArgs args;
+  Plan plan;
+  Scratch scratch;
+};
+
+Plan make_plan(const SweepArgs& args);
+
+// Each in its own file: vectors of 16 bytes, and element by element whatever the layout, dtypes and mask.
+void launch_vector(const Launch& launch, void* stream);
+void launch_general(const Launch& launch, void* stream);
+
+}  // namespace vaefast::cuda

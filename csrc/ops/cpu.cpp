@@ -1,0 +1,47 @@
+// The CPU's backend: threads through ATen, keys from the CPU generator.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
+
+#include <memory>
+#include <mutex>
+
+#include "backend.h"
+
+namespace vaefast {
+namespace {
+
+// Tiles per task: about 16 thousand elements, a few times what starting a thread costs.
+constexpr int64_t kGrain = 16;
+
+void run(const SweepArgs& args, const at::Tensor&) {
+  const std::unique_ptr<double[]> partial(new double[cpu::partial_count(args)]);
+  at::parallel_for(0, cpu::tile_count(args), kGrain,
+                   [&](int64_t begin, int64_t end) { cpu::run_tiles(args, partial.get(), begin, end); });
+  cpu::finish(args, partial.get());
+}
+
+at::Tensor draw_key(const std::optional<at::Generator>& generator, const at::Tensor&, NoiseKey& key) {
+  auto* g = at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
+  at::Tensor drawn = at::empty({2}, at::kLong);
+  int64_t* words = drawn.mutable_data_ptr<int64_t>();
+  const std::lock_guard<std::mutex> lock(g->mutex_);
+  words[0] = int64_t(g->random64());
+  words[1] = 0;
+  key.seed_at = words;
+  key.offset_at = words + 1;
+  return drawn;
+}
+
+void scale(at::TensorList tensors, const at::Tensor& factor) {
+  if (factor.scalar_type() == at::kFloat ? *factor.const_data_ptr<float>() == 1.0f : factor.item<double>() == 1.0)
+    return;
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  for (const at::Tensor& t : tensors) at::Tensor(t).mul_(factor);
+}
+
+[[maybe_unused]] const bool registered = register_backend(at::kCPU, {run, draw_key, scale});
+
+}  // namespace
+}  // namespace vaefast

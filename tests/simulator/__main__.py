@@ -1,0 +1,49 @@
+"""`python -m tests.simulator [--sanitize] [pytest's arguments]`: runs tests with the source of the CUDA kernels, compiled
+for the CPU, in the place of the CPU's kernels. --sanitize: under AddressSanitizer and UndefinedBehaviorSanitizer."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils import cpp_extension
+
+HERE = Path(__file__).parent
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+
+
+def build(folder: str, sanitize: bool, source: Path = HERE / "backend.cpp") -> str:
+    library = os.path.join(folder, "simulated.so")
+    flags = ["-O1", "-g", *SANITIZERS] if sanitize else ["-O2", "-g0"]
+    flags += ["-std=c++20", "-shared", "-fPIC", "-ffp-contract=fast", "-Wno-unknown-pragmas", f"-I{HERE}"]
+    flags += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"]
+    flags += [f"-isystem{path}" for path in cpp_extension.include_paths()]
+    subprocess.run([os.environ.get("CXX", "g++"), *flags, str(source), "-o", library], check=True)
+    return library
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    sanitize = "--sanitize" in arguments
+    if sanitize:
+        arguments.remove("--sanitize")
+        if "VAEFAST_SANITIZED" not in os.environ:  # the sanitizer's library must be the first that is loaded
+            compiler = os.environ.get("CXX", "g++")
+            runtime = subprocess.check_output([compiler, "-print-file-name=libasan.so"], text=True).strip()
+            options = {"ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0", "LD_PRELOAD": runtime}
+            os.environ.update(options, VAEFAST_SANITIZED="1")
+            os.execv(sys.executable, [sys.executable, "-m", "tests.simulator", "--sanitize", *arguments])
+    with tempfile.TemporaryDirectory() as folder:
+        library = build(folder, sanitize)
+        sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)  # the library finds register_backend in vaefast._C
+        import vaefast  # noqa: F401
+
+        torch.ops.load_library(library)
+        return pytest.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
