@@ -42,7 +42,8 @@ scale_ = torch.ops.vaefast.scale_.default
 # Called by elbo_loss's backward pass where it is more than handing out gradients; autograd.py implements it.
 implement_elbo_vjp = torch.library.impl("vaefast::elbo_vjp", "CompositeImplicitAutograd")
 
-DEVICES = frozenset({"cpu", "meta"})  # with a kernel; meta tensors have shapes only
+# With a kernel; meta tensors have shapes only.
+DEVICES = frozenset({"cpu", "meta", *(["cuda"] if build_info()["cuda_archs"] else [])})
 
 
 def empty_cache() -> None:

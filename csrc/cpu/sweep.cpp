@@ -71,7 +71,6 @@ void scatter(const Loops<T>& loops, const T* x, const View& v, const Tile& t, do
 
 int operand_count(const SweepArgs& a) { return a.term < 0 ? 2 : Terms::arity[a.term]; }
 
-
 template <class T>
 class TileRunner {
  public:

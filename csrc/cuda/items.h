@@ -115,8 +115,8 @@ __device__ void finish(const Launch& l, double total, const double (&grad_sum)[s
   }
 }
 
-// Runs chunk(row, begin, end, lane, coef) over every item: columns [begin, end) of a row, of which this is the lane-th of
-// the group's lanes, with the row's coefficient. It returns the lane's share of the sum, and adds to grad_sum.
+// Runs chunk(row, begin, end, lane, coef) over every item: columns [begin, end) of a row, of which this is the lane-th
+// of the group's lanes, with the row's coefficient. It returns the lane's share of the sum, and adds to grad_sum.
 template <int summed, class Chunk>
 __device__ void sweep_items(const Launch& l, const double (&grad_sum)[summed], Chunk chunk) {
   const SweepArgs& a = l.args;
@@ -142,7 +142,8 @@ __device__ void sweep_items(const Launch& l, const double (&grad_sum)[summed], C
   finish(l, total, grad_sum);
 }
 
-// Calls launch(term, sampling): the term that a sweep is of, and whether it samples, as types. Only the KL is sampled with.
+// Calls launch(term, sampling): the term that a sweep is of, and whether it samples, as types. Only the KL is sampled
+// with.
 template <class Launcher, class... Term>
 void with_term(TermList<Term...>, int index, Launcher launch) {
   int i = 0;

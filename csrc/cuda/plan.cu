@@ -8,9 +8,9 @@
 namespace vaefast::cuda {
 namespace {
 
-constexpr int64_t kItems = 16384;     // about two for every warp that a large device holds
-constexpr int64_t kShortest = 1024;   // columns of a chunk: fewer would be all overhead
-constexpr int64_t kLongest = 16384;   // more would leave the device idle at the end
+constexpr int64_t kItems = 16384;    // about two for every warp that a large device holds
+constexpr int64_t kShortest = 1024;  // columns of a chunk: fewer would be all overhead
+constexpr int64_t kLongest = 16384;  // more would leave the device idle at the end
 constexpr unsigned kBlocks = 4096;
 
 int itemsize(DType dtype) {
@@ -23,7 +23,7 @@ bool is_aligned(const View& v, int64_t elements) {
 }
 
 // The element size of the vector kernels, where they can run: float or half alike in what varies, data in the same type
-// or in bytes; everything else broadcast, summed, or by row.
+// or in bytes; the operands after the first two broadcast, gradients summed, weights by row.
 int vector_size(const SweepArgs& a) {
   const int size = itemsize(a.operand[0].dtype), data = a.term < 0 ? -1 : Terms::target[a.term];
   if (a.wide || size > 4 || a.mask.data || a.coef.col_stride != 0) return 0;
@@ -39,7 +39,7 @@ int vector_size(const SweepArgs& a) {
   for (const View* z : {&a.sampling.z, &a.sampling.grad_z}) {
     if (z->data && (z->dtype != a.operand[0].dtype || !is_aligned(*z, n))) return 0;
   }
-  return a.operand[0].col_stride == 0 ? 0 : size;
+  return a.operand[0].col_stride == 0 || a.operand[1].col_stride == 0 ? 0 : size;
 }
 
 }  // namespace

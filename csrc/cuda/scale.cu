@@ -12,7 +12,8 @@ constexpr int64_t kScaleBlocks = 1024;
 __global__ void __launch_bounds__(kScaleThreads) scale_kernel(const __grid_constant__ ScaleArgs a) {
   const double factor = load<double>(a.factor, 0);
   if (factor == 1.0) return;
-  const int64_t thread = int64_t(blockIdx.x) * kScaleThreads + threadIdx.x, threads = int64_t(gridDim.x) * kScaleThreads;
+  const int64_t thread = int64_t(blockIdx.x) * kScaleThreads + threadIdx.x,
+                threads = int64_t(gridDim.x) * kScaleThreads;
   for (int i = 0; i < a.count; ++i) {
     const View& v = a.tensor[i];
     for (int64_t n = thread; n < a.size[i]; n += threads) {

@@ -19,9 +19,12 @@ __global__ void __launch_bounds__(kThreads, Term::arity > 3 ? 1 : 2) vector_kern
   const SweepArgs& a = l.args;
   const bool brain = a.operand[0].dtype == DType::bf16;
   const bool bytes = Term::target >= 0 && a.operand[Term::target < 0 ? 0 : Term::target].dtype == DType::u8;
+  const float target_scale = float(a.target_scale);
   double grad_sum[arity] = {};
   NoiseKey key;
   if constexpr (sampling) key = noise_key(a.sampling);
+
+  const auto is_same = [&](int k) { return k > 1 && a.operand[k].col_stride == 0; };  // the plan lets only these be
 
   sweep_items(l, grad_sum, [&](int64_t row, int64_t begin, int64_t end, int lane, double row_coef) {
     const float coef = float(a.scale * row_coef);
@@ -31,7 +34,7 @@ __global__ void __launch_bounds__(kThreads, Term::arity > 3 ? 1 : 2) vector_kern
 #pragma unroll
     for (int k = 0; k < arity; ++k) {
       const View &x = a.operand[k], &g = a.grad[k];
-      same[k] = x.col_stride == 0 ? load<float>(x, row * x.row_stride) : 0.0f;
+      same[k] = is_same(k) ? load<float>(x, row * x.row_stride) : 0.0f;
       in[k] = static_cast<const char*>(x.data) + (row * x.row_stride + begin) * (k == Term::target && bytes ? 1 : size);
       out[k] = static_cast<char*>(g.data) + (row * g.row_stride + begin) * size;
     }
@@ -45,7 +48,7 @@ __global__ void __launch_bounds__(kThreads, Term::arity > 3 ? 1 : 2) vector_kern
         if (c >= width) continue;
 #pragma unroll
         for (int k = 0; k < arity; ++k) {
-          if (a.operand[k].col_stride == 0) continue;
+          if (is_same(k)) continue;
           if (k == Term::target && bytes) {
             const auto b = *reinterpret_cast<const Words<n>*>(in[k] + c);
 #pragma unroll
@@ -65,15 +68,15 @@ __global__ void __launch_bounds__(kThreads, Term::arity > 3 ? 1 : 2) vector_kern
           float x[arity], d[arity];
 #pragma unroll
           for (int k = 0; k < arity; ++k) {
-            if (a.operand[k].col_stride == 0) x[k] = same[k];
+            if (is_same(k)) x[k] = same[k];
             else if (k == Term::target && bytes) x[k] = float(raw[f][k].bits.word[j / 4] >> (j % 4 * 8) & 255u);
             else x[k] = raw[f][k].get(j, brain);
-            if (k == Term::target) x[k] *= float(a.target_scale);
+            if (k == Term::target) x[k] *= target_scale;
           }
           value[j] = evaluate<Term>(x, d);
           mu[j] = x[0], logvar[j] = x[1];
 #pragma unroll
-          for (int k = 0; k < arity; ++k) g[k][j] = coef * (k == Term::target ? float(a.target_scale) * d[k] : d[k]);
+          for (int k = 0; k < arity; ++k) g[k][j] = coef * (k == Term::target ? target_scale * d[k] : d[k]);
         }
         if constexpr (sampling) {
           float eps[4], stddev[4];
@@ -83,7 +86,8 @@ __global__ void __launch_bounds__(kThreads, Term::arity > 3 ? 1 : 2) vector_kern
             const int64_t flat = (s * a.rows + row) * a.cols + begin + c;
             math::normal4(key.seed, key.offset, uint64_t(flat) / 4, eps);
             if constexpr (gradients) {
-              const Vec upstream = *reinterpret_cast<const Vec*>(static_cast<const char*>(a.sampling.grad_z.data) + flat * size);
+              const Vec upstream =
+                  *reinterpret_cast<const Vec*>(static_cast<const char*>(a.sampling.grad_z.data) + flat * size);
 #pragma unroll
               for (int j = 0; j < 4; ++j) {
                 g[0][j] += upstream.get(j, brain);

@@ -63,6 +63,18 @@ VAEFAST_HD float exp_nonpositive(float x) {
 }
 VAEFAST_HD double exp_nonpositive(double x) { return ::exp(x); }
 
+// a / b for 1 <= b <= 2: on a device 2 ULP, in two instructions where the exact quotient takes ten.
+VAEFAST_HD float divide(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(b));
+  return a * r;
+#else
+  return a / b;
+#endif
+}
+VAEFAST_HD double divide(double a, double b) { return a / b; }
+
 // log1p(f) + n log(2) for f in [sqrt(1/2) - 1, 1/2].
 VAEFAST_HD float log_reduced(float f, float n) {
   float r = 0.0480620153f;  // (log1p(f) - f + f^2/2) / f^3, 2^-28.8

@@ -72,7 +72,7 @@ struct Bernoulli {
     const T minus_size = -math::abs(logit);
     const T miss = logit >= T(0) ? T(1) - x : x;
     const T e = math::exp_nonpositive(minus_size);
-    const T q = e / (T(1) + e);
+    const T q = math::divide(e, T(1) + e);
     d[0] = logit >= T(0) ? q - miss : miss - q;
     d[1] = logit;
     const T linear = miss == T(0) ? T(0) : minus_size * miss;  // an infinite logit that is right costs 0

@@ -10,6 +10,7 @@
 #include <string>
 #include <tuple>
 
+#include "backend.h"
 #include "plain.h"
 
 namespace vaefast {
@@ -137,8 +138,12 @@ Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList
 
 // No wrapper of torch.func, no subclass, view flag, layout or tangent with a meaning of its own.
 bool is_ordinary(const Tensor& t) {
-  static const c10::DispatchKeySet ordinary = at::empty({0}, at::kFloat).key_set();
-  return t.key_set() == ordinary && !t._fw_grad(0).defined();
+  static const c10::DispatchKeySet cpu = at::empty({0}, at::kFloat).key_set();
+  if (t._fw_grad(0).defined()) return false;
+  if (t.is_cpu()) return t.key_set() == cpu;
+  if (!t.is_cuda() || !has_backend(at::kCUDA)) return false;
+  static const c10::DispatchKeySet cuda = at::empty({0}, at::device(at::kCUDA)).key_set();
+  return t.key_set() == cuda;
 }
 
 bool is_prediction(const Tensor& t) {
@@ -157,7 +162,7 @@ std::optional<Tensor> plain_elbo_loss(const std::string& likelihood, const Tenso
                                       double target_scale) {
   if (c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode)) return std::nullopt;
   for (const Tensor* t : {&recon_x, &x, &mu, &logvar}) {
-    if (!is_ordinary(*t)) return std::nullopt;
+    if (!is_ordinary(*t) || t->device() != x.device()) return std::nullopt;
   }
   const bool types = is_prediction(recon_x) && is_target(x) && is_prediction(mu) && is_prediction(logvar);
   const bool shapes = recon_x.sizes() == x.sizes() && mu.sizes() == logvar.sizes() && x.dim() > 0 && mu.dim() > 0;

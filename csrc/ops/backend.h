@@ -1,4 +1,5 @@
-// What each device does its own way: running a sweep, drawing a key, scaling in place. cpu.cpp and cuda.cpp register it.
+// What each device does its own way: running a sweep, drawing a key, scaling in place. cpu.cpp and cuda.cpp register
+// it.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -17,10 +18,11 @@ struct Backend {
   void (*scale)(at::TensorList tensors, const at::Tensor& factor);
 };
 
-// The backend of a device; NotImplementedError where there is none. Visible outside this library, so that another one may
-// bring a device's.
+// The backend of a device; NotImplementedError where there is none. Visible outside this library, so that another one
+// may bring a device's.
 #define VAEFAST_VISIBLE __attribute__((visibility("default")))
 VAEFAST_VISIBLE const Backend& backend(at::DeviceType device);
+bool has_backend(at::DeviceType device);
 VAEFAST_VISIBLE bool register_backend(at::DeviceType device, Backend backend);
 
 }  // namespace vaefast

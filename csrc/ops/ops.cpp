@@ -129,7 +129,8 @@ std::tuple<Tensor, Tensor, Tensor> rsample(at::TensorList latent, const Optional
   const Tensor z = empty_result(sample_shape(sweep, num_samples), latent[0].options());
   const Tensor sums = kl ? sweep.want_row_sums() : at::empty({0}, sweep.options());
   NoiseKey drawn;
-  const Tensor key = given_key ? given_key->clone() : backend(latent[0].device().type()).draw_key(generator, latent[0], drawn);
+  const Tensor key =
+      given_key ? given_key->clone() : backend(latent[0].device().type()).draw_key(generator, latent[0], drawn);
   set_sampling(sweep, key, num_samples);
   if (!given_key) sweep.args.sampling.key = drawn;
   sweep.args.sampling.z = sample_view(sweep, z);

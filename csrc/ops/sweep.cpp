@@ -166,6 +166,8 @@ const Backend& backend(at::DeviceType device) {
   return found;
 }
 
+bool has_backend(at::DeviceType device) { return backends()[size_t(device)].run != nullptr; }
+
 bool register_backend(at::DeviceType device, Backend each) {
   backends()[size_t(device)] = each;
   return true;

@@ -29,13 +29,13 @@ def main() -> int:
     arguments = sys.argv[1:]
     sanitize = "--sanitize" in arguments
     if sanitize:
-        arguments.remove("--sanitize")
+        arguments[arguments.index("--sanitize")] = "--capture=no"  # a report must reach the terminal
         if "VAEFAST_SANITIZED" not in os.environ:  # the sanitizer's library must be the first that is loaded
             compiler = os.environ.get("CXX", "g++")
             runtime = subprocess.check_output([compiler, "-print-file-name=libasan.so"], text=True).strip()
             options = {"ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0", "LD_PRELOAD": runtime}
             os.environ.update(options, VAEFAST_SANITIZED="1")
-            os.execv(sys.executable, [sys.executable, "-m", "tests.simulator", "--sanitize", *arguments])
+            os.execv(sys.executable, [sys.executable, "-m", "tests.simulator", *sys.argv[1:]])
     with tempfile.TemporaryDirectory() as folder:
         library = build(folder, sanitize)
         sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)  # the library finds register_backend in vaefast._C

@@ -1,5 +1,5 @@
-// Puts the CUDA kernels, run by the simulator, in the place of the CPU's: after this library is loaded, every operator on
-// CPU tensors runs them.
+// Puts the CUDA kernels, run by the simulator, in the place of the CPU's: after this library is loaded, every operator
+// on CPU tensors runs them.
 #include <memory>
 
 #include "../../csrc/cuda/general.cu"

@@ -1,6 +1,6 @@
-// Stands for CUDA where the kernels of csrc/cuda are compiled for the CPU: one block at a time, its threads as fibers that
-// yield at barriers and shuffles. Shared memory is static storage. Threads run in turn, forwards and backwards, so that a
-// missing barrier shows; lanes that do not meet at a shuffle end the program.
+// Stands for CUDA where the kernels of csrc/cuda are compiled for the CPU: one block at a time, its threads as fibers
+// that yield at barriers and shuffles. Shared memory is static storage. Threads run in turn, forwards and backwards, so
+// that a missing barrier shows; lanes that do not meet at a shuffle end the program.
 #pragma once
 
 #include <ucontext.h>
@@ -83,7 +83,8 @@ class Simulator {
   }
 
   bool all(unsigned begin, unsigned end, State state) const {
-    return std::all_of(fibers_.begin() + begin, fibers_.begin() + end, [&](const Fiber& f) { return f.state == state; });
+    return std::all_of(fibers_.begin() + begin, fibers_.begin() + end,
+                       [&](const Fiber& f) { return f.state == state; });
   }
   void release(unsigned begin, unsigned end) {
     for (unsigned t = begin; t < end; ++t) fibers_[t].state = kReady;
