@@ -21,7 +21,11 @@ from torch.nn import functional as F
 import vaefast
 from vaefast import _ops
 
-SIZES = ((8, 64, 4), (128, 784, 20), (1024, 784, 64), (4096, 784, 64), (16384, 784, 64))  # batch, pixels, latents
+# likelihood, batch, pixels, latents
+SIZES = [
+    ("bernoulli", *size) for size in ((8, 64, 4), (128, 784, 20), (1024, 784, 64), (4096, 784, 64), (16384, 784, 64))
+]
+CUDA_SIZES = [*SIZES, ("bernoulli", 65536, 1024, 64), ("gaussian", 128, 784, 20), ("gaussian", 65536, 1024, 64)]
 
 
 def examples(logits, x, mu, logvar):
@@ -36,6 +40,13 @@ def eager(logits, x, mu, logvar):
     return (bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())) / len(x)
 
 
+def gaussian_eager(mean, x, mu, logvar):
+    """The Gaussian loss of unit variance as people write it: the constant left out."""
+    return (0.5 * F.mse_loss(mean, x, reduction="sum") - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())) / len(
+        x
+    )
+
+
 def distributions(logits, x, mu, logvar):
     """The same through torch.distributions."""
     normal = torch.distributions.Normal
@@ -45,37 +56,48 @@ def distributions(logits, x, mu, logvar):
     return (torch.distributions.kl_divergence(q, p).sum() - bernoulli.log_prob(x).sum()) / len(x)
 
 
-def seconds(functions: dict[str, Callable[[], object]], budget: float) -> dict[str, list[float]]:
-    """Wall times of each function, called in turn, so that a busy moment of the machine meets all of them."""
+def seconds(
+    functions: dict[str, Callable[[], object]], budget: float, wait: Callable[[], object]
+) -> dict[str, list[float]]:
+    """Wall times of each function, called in turn, so that a busy moment of the machine meets all of them; `wait` ends when
+    the device is done."""
     for function in functions.values():
         function(), function()
     times: dict[str, list[float]] = {name: [] for name in functions}
     start = time.perf_counter()
     while time.perf_counter() - start < budget or len(times[next(iter(times))]) < 5:
         for name, function in functions.items():
+            wait()
             begin = time.perf_counter()
             function()
+            wait()
             times[name].append(time.perf_counter() - begin)
     return times
 
 
-def measure(batch: int, pixels: int, latents: int, budget: float, compiled: bool) -> dict[str, object]:
-    logits, x = torch.randn(batch, pixels), torch.rand(batch, pixels)
-    mu, logvar = torch.randn(batch, latents), torch.randn(batch, latents)
+def measure(
+    likelihood: str, batch: int, pixels: int, latents: int, budget: float, compiled: bool, device: str
+) -> dict[str, object]:
+    logits, x = torch.randn(batch, pixels, device=device), torch.rand(batch, pixels, device=device)
+    mu, logvar = (torch.randn(batch, latents, device=device) for _ in range(2))
     leaves = [t.requires_grad_() for t in (logits, mu, logvar)]
-    losses = {"vaefast": vaefast.ELBOLoss(), "eager": eager, "examples": examples, "distributions": distributions}
+    losses = {"vaefast": vaefast.ELBOLoss(likelihood), "eager": eager if likelihood == "bernoulli" else gaussian_eager}
+    if likelihood == "bernoulli":
+        losses |= {"examples": examples, "distributions": distributions}
     if compiled:
-        losses["compile"] = torch.compile(eager, dynamic=False)
+        losses["compile"] = torch.compile(losses["eager"], dynamic=False)
 
     def step(loss):
         return lambda: torch.autograd.grad(loss(logits, x, mu, logvar), leaves)
 
-    a, b, out = (torch.rand(batch, pixels) for _ in range(3))
+    a, b, out = (torch.rand(batch, pixels, device=device) for _ in range(3))
     floor = {"floor": lambda: torch.add(a, b, out=out)}
-    times = seconds({name: step(loss) for name, loss in losses.items()} | floor, budget)
+    wait = torch.cuda.synchronize if logits.is_cuda else lambda: None
+    times = seconds({name: step(loss) for name, loss in losses.items()} | floor, budget, wait)
     medians = {name: statistics.median(t) for name, t in times.items()}
     traffic = 4 * (3 * batch * pixels + 4 * batch * latents)
     return {
+        "likelihood": likelihood,
         "batch": batch,
         "pixels": pixels,
         "latents": latents,
@@ -86,12 +108,19 @@ def measure(batch: int, pixels: int, latents: int, budget: float, compiled: bool
     }
 
 
-def stamp() -> dict[str, object]:
+def driver() -> str:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True).stdout.strip()
+
+
+def stamp(device: str) -> dict[str, object]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     return {
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit,
         "machine": platform.machine(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "driver": driver() if device == "cuda" else None,
         "cpu_isa": _ops.cpu_isa(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -103,25 +132,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a second a size, without torch.compile")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--json", type=Path, help="write the results here")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     console = Console(stderr=True)
     budget = 1.0 if arguments.quick else 5.0
-    rows = [measure(*size, budget, not arguments.quick) for size in track(SIZES, "measuring", console=console)]
+    sizes = SIZES if arguments.device == "cpu" else CUDA_SIZES
+    rows = [
+        measure(*size, budget, not arguments.quick, arguments.device)
+        for size in track(sizes, "measuring", console=console)
+    ]
     names = list(rows[0]["median_us"])
-    table = Table("batch x pixels + latents", *[f"{name}, us" for name in names], "times eager", "GB/s", "times floor")
+    table = Table(
+        "likelihood",
+        "batch x pixels + latents",
+        *[f"{name}, us" for name in names],
+        "times eager",
+        "GB/s",
+        "times floor",
+    )
     for row in rows:
         medians = row["median_us"]
         size = f"{row['batch']} x {row['pixels']} + {row['latents']}"
         speedup = f"{medians['eager'] / medians['vaefast']:.1f}"
-        cells = [f"{medians[name]:.0f}" for name in names]
-        table.add_row(size, *cells, speedup, str(row["gigabytes_per_second"]), str(row["times_the_floor"]))
+        cells = [f"{medians[name]:.0f}" if name in medians else "" for name in names]
+        table.add_row(
+            row["likelihood"], size, *cells, speedup, str(row["gigabytes_per_second"]), str(row["times_the_floor"])
+        )
     Console(width=140).print(table)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({**stamp(), "rows": rows}, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({**stamp(arguments.device), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

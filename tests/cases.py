@@ -22,7 +22,10 @@ class Case:
     target: int | None = None
 
     def operands(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64, seed: int = 0) -> list[Tensor]:
-        return [t.to(dtype) for t in self.draw(shape, torch.Generator().manual_seed(seed))]
+        device = torch.get_default_device()
+        with torch.device("cpu"):  # the same values everywhere
+            drawn = self.draw(shape, torch.Generator().manual_seed(seed))
+        return [t.to(device, dtype) for t in drawn]
 
 
 def _normal(shape: tuple[int, ...], g: torch.Generator, scale: float = 1.0) -> Tensor:
@@ -42,9 +45,9 @@ CASES = (
 )
 
 # (B, D): the smallest; the tails of every vector width; several rows to a tile; one row just under, at and over a tile
-# of 1024; many tiles to a row; the shapes of pytorch/examples; no rows, no columns, no dimensions; more dimensions.
+# of 1024; many tiles to a row, and more than a warp adds; the shapes of pytorch/examples; no rows, no columns, no dimensions; more dimensions.
 SHAPES = (
-    (1, 1), (3, 5), (2, 17), (128, 20), (300, 3), (2, 1023), (3, 1024), (2, 1025), (2, 9000), (128, 784),
+    (1, 1), (3, 5), (2, 17), (128, 20), (300, 3), (2, 1023), (3, 1024), (2, 1025), (2, 9000), (2, 40001), (128, 784),
     (0, 7), (4, 0), (), (5,), (4, 3, 8, 8), (2, 1, 5),
 )  # fmt: skip
 

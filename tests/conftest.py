@@ -1,15 +1,24 @@
+import os
+
 import pytest
 import torch
 
 from vaefast import _ops
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where tests create their tensors, unless they say")
+
+
 @pytest.fixture(autouse=True)
-def _leave_no_trace():
-    """Each test starts from one seed and leaves threads and instruction set as they were."""
+def _leave_no_trace(request):
+    """Each test starts from one seed and leaves threads, instruction set and default device as they were."""
     torch.manual_seed(0)
     threads, isa = torch.get_num_threads(), _ops.cpu_isa()
+    if request.config.getoption("--device") != "cpu":
+        torch.set_default_device(request.config.getoption("--device"))
     yield
+    torch.set_default_device(None)
     torch.set_num_threads(threads)
     _ops.set_cpu_isa(isa)
 
@@ -18,3 +27,15 @@ def _leave_no_trace():
 def isa(request):
     _ops.set_cpu_isa(request.param)
     return request.param
+
+
+@pytest.fixture
+def gpu():
+    """A CUDA device; without one the test is skipped, or fails where VAEFAST_REQUIRE_CUDA=1 asks for it."""
+    if not torch.cuda.is_available():
+        if os.environ.get("VAEFAST_REQUIRE_CUDA") == "1":
+            pytest.fail("VAEFAST_REQUIRE_CUDA=1, but torch sees no GPU")
+        pytest.skip("torch sees no GPU")
+    assert "cuda" in _ops.DEVICES, "vaefast was compiled without its CUDA kernels"
+    torch.set_default_device("cuda")
+    return torch.device("cuda", torch.cuda.current_device())
