@@ -39,8 +39,11 @@ rsample = torch.ops.vaefast.rsample.default
 rsample_backward = torch.ops.vaefast.rsample_backward.default
 scale_ = torch.ops.vaefast.scale_.default
 
-# Called by elbo_loss's backward pass where it is more than handing out gradients; autograd.py implements it.
+sample_and_kl = torch.ops.vaefast.sample_and_kl.default  # rsample with a derivative; eager only
+
+# Called by the derivatives in C++ where more is asked of them than one plain backward pass; autograd.py implements them.
 implement_elbo_vjp = torch.library.impl("vaefast::elbo_vjp", "CompositeImplicitAutograd")
+implement_rsample_vjp = torch.library.impl("vaefast::rsample_vjp", "CompositeImplicitAutograd")
 
 # With a kernel; meta tensors have shapes only.
 DEVICES = frozenset({"cpu", "meta", *(["cuda"] if build_info()["cuda_archs"] else [])})

@@ -302,19 +302,38 @@ class Rsample(torch.autograd.Function):
         if grad_z is None and grad_kl is None:
             return (None,) * (4 + len(ctx.needed))
         key, *latent = ctx.saved_tensors
-        if not needs_composite(grad_z, grad_kl):
-            needed = ctx.needed
-            if grad_kl is None:  # z does not depend on the prior
-                latent, needed = latent[:2], (*needed[:2], *[False] * (len(needed) - 2))
-            grads = _ops.rsample_backward(latent, key, grad_z, grad_kl, num_samples, batch_dims, bits(needed))
-            return (None,) * 4 + tuple(spread(grads, needed))
+        needed = ctx.needed
+        if grad_kl is None:  # z does not depend on the prior
+            latent, needed = latent[:2], needed[:2]
+        backward = _rsample_vjp if needs_composite(grad_z, grad_kl) else _ops.rsample_backward
+        grads = backward(latent, key, grad_z, grad_kl, num_samples, batch_dims, bits(needed))
+        rest = len(ctx.needed) - len(needed)
+        return (None,) * 4 + tuple(spread(grads, needed)) + (None,) * rest
 
-        def composite(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-            eps = _noise(latent[0], num_samples, key)
-            sums = reference.row_sum(kl_term(inputs), inputs, batch_dims=batch_dims) if kl else inputs[0].new_empty(0)
-            return reference.reparameterize(inputs[0], inputs[1], eps), sums
 
-        return (None,) * 4 + tuple(composite_vjp(composite, latent, ctx.needed, [grad_z, grad_kl]))
+def _rsample_vjp(
+    latent: Sequence[Tensor],
+    key: Tensor,
+    grad_z: Tensor | None,
+    grad_kl: Tensor | None,
+    num_samples: int,
+    batch_dims: int,
+    gradients: int,
+) -> list[Tensor]:
+    """_ops.rsample_backward by the composite, so that it can be differentiated and batched."""
+    kl = grad_kl is not None
+    needed = tuple(bool(gradients >> k & 1) for k in range(len(latent)))
+
+    def composite(*inputs: Tensor) -> tuple[Tensor, ...]:
+        eps = _noise(latent[0], num_samples, key)
+        z = reference.reparameterize(inputs[0], inputs[1], eps)
+        return (z, reference.row_sum(kl_term(inputs), inputs, batch_dims=batch_dims)) if kl else (z,)
+
+    grads = composite_vjp(composite, list(latent), needed, [grad_z, grad_kl] if kl else [grad_z])
+    return [g for g in grads if g is not None]
+
+
+_ops.implement_rsample_vjp(_rsample_vjp)
 
 
 def _noise(like: Tensor, num_samples: int, key: Tensor | None, generator: torch.Generator | None = None) -> Tensor:
@@ -335,7 +354,9 @@ def rsample(
     samples = -1 if num_samples is None else num_samples
     if has_kernel(latent[0]):
         if needs_grad(latent):
-            return Rsample.apply(samples, kl, batch_dims, generator, *latent)
+            if torch.compiler.is_compiling():
+                return Rsample.apply(samples, kl, batch_dims, generator, *latent)
+            return _ops.sample_and_kl(latent, samples, kl, batch_dims, generator)
         return _ops.rsample(latent, None, samples, kl, batch_dims, generator)[:2]
     mu = latent[0]
     shape = mu.shape if num_samples is None else (num_samples, *mu.shape)

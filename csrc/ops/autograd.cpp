@@ -1,6 +1,6 @@
-// The loss in the eager autograd graph. A Python Function costs as much per call as a small batch's arithmetic, so the
-// common case, a scalar loss run backward once, is a node in C++. Whatever else may be asked of its backward pass (a
-// retained graph, create_graph, batched gradients) goes to vaefast::elbo_vjp, which is written in Python
+// Loss and samples in the eager autograd graph. A Python Function costs as much per call as a small batch's arithmetic,
+// so the common cases are nodes in C++. Whatever else may be asked of their backward passes (a retained graph,
+// create_graph, batched gradients) goes to vaefast::elbo_vjp and rsample_vjp, which are written in Python
 // (vaefast/autograd.py).
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
@@ -117,6 +117,58 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
   }
 };
 
+using Sample = std::tuple<Tensor, Tensor, Tensor>(at::TensorList, const OptionalTensor&, int64_t, bool, int64_t,
+                                                  std::optional<at::Generator>);
+using SampleBackward = Tensors(at::TensorList, const Tensor&, const OptionalTensor&, const OptionalTensor&, int64_t,
+                               int64_t, int64_t);
+
+// (z, KL), of latent = (mu, logvar) or with the prior's two after them.
+struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
+  static variable_list forward(AutogradContext* ctx, at::TensorList latent, int64_t num_samples, bool kl,
+                               int64_t batch_dims, std::optional<at::Generator> generator) {
+    int64_t gradients = 0;
+    for (size_t k = 0; k < latent.size(); ++k) gradients |= int64_t(latent[k].requires_grad()) << k;
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    static const auto op = find<Sample>("vaefast::rsample");
+    auto [z, sums, key] = op.call(latent, {}, num_samples, kl, batch_dims, std::move(generator));
+    variable_list saved{key};
+    saved.insert(saved.end(), latent.begin(), latent.end());
+    ctx->save_for_backward(std::move(saved));
+    ctx->saved_data["options"] = c10::IValue(std::vector<int64_t>{num_samples, kl, batch_dims, gradients});
+    ctx->set_materialize_grads(false);
+    return {z, sums};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list upstream) {
+    const auto options = ctx->saved_data["options"].toIntVector();
+    const variable_list saved = ctx->get_saved_variables();
+    at::TensorList latent = at::TensorList(saved).slice(1);
+    variable_list result(latent.size() + 4);  // the latents, and the options, which have no gradient
+    const OptionalTensor grad_z = given(upstream[0]);
+    const OptionalTensor grad_kl = options[1] ? given(upstream[1]) : std::nullopt;
+    if (!grad_z && !grad_kl) return result;
+    int64_t gradients = options[3];
+    const bool exotic =
+        at::GradMode::is_enabled() || (grad_z && is_batched(*grad_z)) || (grad_kl && is_batched(*grad_kl));
+    if (!exotic && !grad_kl) latent = latent.slice(0, 2), gradients &= 3;  // z does not depend on the prior
+    static const auto plain = find<SampleBackward>("vaefast::rsample_backward"),
+                      vjp = find<SampleBackward>("vaefast::rsample_vjp");
+    const Tensors grads =
+        (exotic ? vjp : plain).call(latent, saved[0], grad_z, grad_kl, options[0], options[2], gradients);
+    auto next = grads.begin();
+    for (size_t k = 0; k < latent.size(); ++k) {
+      if (gradients >> k & 1) result[k] = *next++;
+    }
+    return result;
+  }
+};
+
+std::tuple<Tensor, Tensor> sample_and_kl(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
+                                         std::optional<at::Generator> generator) {
+  const variable_list out = SampleAndKl::apply(latent, num_samples, kl, batch_dims, std::move(generator));
+  return {out[0], out[1]};
+}
+
 // Under inference mode, and wherever nothing is recorded.
 Tensor elbo_loss_value(std::string likelihood, at::TensorList operands, at::TensorList latent, VAEFAST_LOSS_OPTIONS) {
   return std::get<0>(
@@ -180,9 +232,19 @@ TORCH_LIBRARY_FRAGMENT(vaefast, m) {
   m.def(
       "elbo_vjp(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
       "float beta, str reduction, int batch_dims, float target_scale, int gradients, Tensor grad) -> Tensor[]");
+  m.def(
+      "sample_and_kl(Tensor[] latent, int num_samples, bool kl, int batch_dims, Generator? generator) "
+      "-> (Tensor, Tensor)",
+      {at::Tag::nondeterministic_seeded});
+  m.def(
+      "rsample_vjp(Tensor[] latent, Tensor key, Tensor? grad_z, Tensor? grad_kl, int num_samples, int batch_dims, "
+      "int gradients) -> Tensor[]");
 }
 
-TORCH_LIBRARY_IMPL(vaefast, Autograd, m) { m.impl("elbo_loss", elbo_loss); }
+TORCH_LIBRARY_IMPL(vaefast, Autograd, m) {
+  m.impl("elbo_loss", elbo_loss);
+  m.impl("sample_and_kl", sample_and_kl);
+}
 TORCH_LIBRARY_IMPL(vaefast, CompositeExplicitAutograd, m) { m.impl("elbo_loss", elbo_loss_value); }
 
 }  // namespace vaefast

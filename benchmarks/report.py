@@ -1,0 +1,152 @@
+"""Results as tables, as a plot, and as the README's speed section."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- speed: python -m benchmarks --readme -->\n", "<!-- end of speed -->\n"
+Results = dict[str, Any]
+
+
+def ratio(row: dict[str, Any], name: str) -> str:
+    times = row["forward_and_backward_us"]
+    return f"{times[name]['median'] / times['vaefast']['median']:.1f}" if name in times else ""
+
+
+def size(row: dict[str, Any]) -> str:
+    return f"{row['batch']} x {row['pixels']} + {row['latents']}"
+
+
+LOSS_HEADER = [
+    *("likelihood", "size", "dtype", "threads", "us", "forward us", "eager", "compile", "examples", "distributions"),
+    *("pyro", "GB/s", "% of bandwidth", "floors", "operators (eager)", "peak MB (eager)"),
+]
+
+
+def loss_cells(row: dict[str, Any]) -> list[str]:
+    times, operators, peak = row["forward_and_backward_us"], row["operators"], row["peak_bytes"]
+    megabytes = " ".join(f"{peak[n] / 2**20:.0f}" if peak[n] is not None else "-" for n in ("vaefast", "eager"))
+    first, second = megabytes.split()
+    return [
+        *(row["likelihood"], size(row), row["dtype"], str(row["threads"])),
+        *(f"{times['vaefast']['median']:.0f}", f"{row['forward_us']['vaefast']['median']:.0f}"),
+        *(ratio(row, name) for name in ("eager", "compile", "examples", "distributions", "pyro")),
+        *(f"{row['gigabytes_per_second']:.1f}", f"{row['percent_of_bandwidth']:.0f}", f"{row['times_the_floor']:.2f}"),
+        *(f"{operators['vaefast']} ({operators['eager']})", f"{first} ({second})"),
+    ]
+
+
+SAMPLING_HEADER = ["elements", "us", "eager"]
+
+
+def sampling_cells(row: dict[str, Any]) -> list[str]:
+    return [str(row["elements"]), f"{row['forward_and_backward_us']['vaefast']['median']:.0f}", ratio(row, "eager")]
+
+
+TRAINING_HEADER = ["model, batch 128", "loss", "samples/s", "loss's share of the step"]
+
+
+def training_cells(row: dict[str, Any]) -> list[list[str]]:
+    share = {k: f"{v:.0f} %" for k, v in row["percent_of_step"].items()}
+    return [[row["model"], name, str(rate), share.get(name, "")] for name, rate in row["samples_per_second"].items()]
+
+
+def tables(results: Results) -> list[tuple[list[str], list[list[str]]]]:
+    return [
+        (LOSS_HEADER, [loss_cells(row) for row in results["loss"]]),
+        (SAMPLING_HEADER, [sampling_cells(row) for row in results["sampling"]]),
+        (TRAINING_HEADER, [cells for row in results["training"] for cells in training_cells(row)]),
+    ]
+
+
+def show(results: Results) -> None:
+    console = Console(width=190)
+    for header, rows in tables(results):
+        if rows:
+            table = Table(*header)
+            for cells in rows:
+                table.add_row(*cells)
+            console.print(table)
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def plot(results: Results, path: Path) -> None:
+    """Throughput against size, with the bandwidth that the same run measured as the limit."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [r for r in results["loss"] if r["likelihood"] == "bernoulli" and r["dtype"] == "float32"]
+    most = max(r["threads"] for r in rows)
+    rows = [r for r in rows if r["threads"] == most]
+    elements = [r["batch"] * r["pixels"] for r in rows]
+
+    def rate(row: dict[str, Any], name: str) -> float:
+        counted = 4 * (3 * row["batch"] * row["pixels"] + 4 * row["batch"] * row["latents"])
+        return counted / row["forward_and_backward_us"][name]["median"] / 1e3
+
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for name in ("vaefast", "compile", "eager", "distributions", "examples"):
+        if all(name in r["forward_and_backward_us"] for r in rows):
+            axes.plot(
+                elements, [rate(r, name) for r in rows], marker="o", label=name, lw=2.5 if name == "vaefast" else 1.2
+            )
+    limit = [
+        3 * 4 * n / r["forward_and_backward_us"]["floor"]["median"] / 1e3 for n, r in zip(elements, rows, strict=True)
+    ]
+    axes.plot(elements, limit, "k--", lw=1, label="limit: torch.add(a, b, out=c)")
+    axes.set(xscale="log", yscale="log", xlabel="pixels in the batch", ylabel="GB/s of counted bytes")
+    axes.set_title(
+        f"ELBO, forward + backward, float32, {results['stamp']['gpu'] or results['stamp']['cpu']}", fontsize=10
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def where(stamp: dict[str, Any]) -> str:
+    machine = stamp["gpu"] or f"{stamp['cpu']}, {stamp['cpu_isa']}"
+    return f"{machine}, torch {stamp['torch']}, {stamp['date']}, commit {stamp['commit']}"
+
+
+def section(results: Results, files: str) -> str:
+    """The README's speed section, without its heading."""
+    loss, sampling, training = (markdown(*table) for table in tables(results))
+    return f"""
+{where(results["stamp"])} ([all figures]({files}.json)).
+Medians of interleaved runs, forward and backward pass of the ELBO loss. "us" is vaefast's time; "eager" to "pyro" say how
+many times as long the others take: "eager" is the best that people write, from logits; "compile" is torch.compile of that;
+"examples" is the loss of pytorch/examples, from the sigmoid that its decoder ends in. Bytes are counted as one read of
+every operand and one write of every gradient; a floor is what `torch.add(a, b, out=c)` of the same size takes in the
+same run. Peak memory is what a call holds beyond its inputs.
+
+![throughput against size]({files}.png)
+
+{loss}
+Reparameterized samples, forward and backward:
+
+{sampling}
+Whole training steps (encoder, decoder, Adam), in samples per second:
+
+{training}"""
+
+
+def write_readme(results: Results, files: str) -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    readme.write_text(text[:begin] + section(results, files) + text[end:])
+
+
+def load(path: Path) -> Results:
+    return json.loads(path.read_text())

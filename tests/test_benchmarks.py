@@ -1,0 +1,44 @@
+"""The benchmarks: that their variants compute one number, that a run ends in tables, and that the README shows its results."""
+
+import json
+
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import losses, measure, report, training
+from tests.native import ROOT
+
+
+def test_variants_compute_the_same_loss():
+    logits, x, mu, logvar = torch.randn(8, 30), torch.rand(8, 30).round(), torch.randn(8, 4), torch.randn(8, 4)
+    values = {name: f(logits, x, mu, logvar) for name, f in losses.variants("bernoulli", compiled=False).items()}
+    for name, value in values.items():
+        expected = values["vaefast"] * (8 if name == "examples" else 1)  # the examples sum over the batch
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=0, msg=name)
+    values = {name: f(logits, x, mu, logvar) for name, f in losses.variants("gaussian", compiled=False).items()}
+    constant = 30 * 0.9189385332046727  # log(2 pi) / 2 a pixel, which people leave out
+    torch.testing.assert_close(values["vaefast"], values["eager"] + constant, rtol=1e-5, atol=0)
+
+
+def test_a_run_ends_in_tables_and_a_plot(tmp_path):
+    options = dict(latents=2, dtype=torch.float32, device="cpu", compiled=False, budget=0.01)
+    rows = [measure.loss("bernoulli", batch, 64, **options) for batch in (4, 400)]
+    results = {
+        "stamp": command.stamp("cpu"),
+        "loss": rows,
+        "sampling": [measure.sampling(640, "cpu", 0.01)],
+        "training": [training.train("mlp", training.mlp, "cpu", False, 0.01)],
+    }
+    assert rows[0]["operators"]["vaefast"] < rows[0]["operators"]["eager"]
+    report.show(results)
+    report.plot(results, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+    text = report.section(json.loads(json.dumps(results)), "results")
+    assert "| bernoulli | 4 x 64 + 2 | float32 |" in text and "| mlp | vaefast |" in text
+
+
+def test_the_readme_shows_the_committed_results():
+    readme = (ROOT / "README.md").read_text()
+    shown = readme[readme.index(report.BEGIN) + len(report.BEGIN) : readme.index(report.END)]
+    assert shown == report.section(report.load(command.RESULTS / "cpu.json"), "benchmarks/results/cpu")
+    assert (command.RESULTS / "cpu.png").exists()
