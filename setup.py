@@ -59,6 +59,17 @@ def build_editable(*args, **kwargs):
     return build_meta.build_editable(*args, **kwargs)
 
 
+def nvcc_release(toolkit):
+    """The release of a toolkit's compiler, such as "13.0"; None without one."""
+    try:
+        version = subprocess.run(
+            [f"{toolkit}/bin/nvcc", "--version"], check=True, capture_output=True, text=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return version.split("release ")[1].split(",")[0]
+
+
 def cuda_sources(torch, toolkit):
     """The CUDA sources to compile. VAEFAST_CUDA: 0 none, 1 an error without them, auto where torch and toolkit allow."""
     choice = os.environ.get("VAEFAST_CUDA", "auto")
@@ -67,8 +78,10 @@ def cuda_sources(torch, toolkit):
     missing = None
     if torch.version.cuda is None:
         missing = f"torch {torch.__version__} is a build without CUDA"
-    elif toolkit is None:
+    elif (release := nvcc_release(toolkit)) is None:
         missing = "no CUDA toolkit with nvcc was found; set CUDA_HOME to one"
+    elif release.split(".")[0] != torch.version.cuda.split(".")[0]:
+        missing = f"the toolkit in {toolkit} is CUDA {release} and torch was built with {torch.version.cuda}"
     if choice == "1" and missing:
         sys.exit(f"VAEFAST_CUDA=1 asks for a CUDA build, but {missing}")
     return [] if missing or choice == "0" else sorted(glob.glob("csrc/cuda/*.cu"))
@@ -87,7 +100,8 @@ def extension():
                 f.write(f"TORCH = {torch.__version__!r}\n")
 
     cuda = cuda_sources(torch, cpp_extension.CUDA_HOME)
-    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHS)
+    blackwell = cuda and tuple(map(int, torch.version.cuda.split("."))) >= (12, 8)
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHS if blackwell else ARCHS.split(";10.0")[0] + "+PTX")
     kind = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     module = kind(
         "vaefast._C",

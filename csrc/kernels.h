@@ -8,9 +8,17 @@
 
 #include "math/terms.h"
 
+// Seen by other libraries, too.
+#define VAEFAST_VISIBLE __attribute__((visibility("default")))
+
 namespace vaefast {
 
 enum class DType : int8_t { f32, f64, bf16, f16, u8 };  // u8 also stands for bool
+
+inline int64_t itemsize(DType dtype) {
+  constexpr int64_t bytes[] = {4, 8, 2, 2, 1};
+  return bytes[int(dtype)];
+}
 
 // Element (r, c) lies at data + (r * row_stride + c * col_stride) * itemsize; col_stride is 0 or 1. Read, a stride of 0
 // broadcasts. Written, it sums, which is the adjoint of broadcasting: over the row for col_stride 0, over everything

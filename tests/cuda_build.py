@@ -13,6 +13,9 @@ from pathlib import Path
 import torch
 from torch.utils import cpp_extension
 
+import setup
+from tests.cuda_report import TOOLKIT
+
 ROOT = Path(__file__).parent.parent
 SYMBOLS = Path(__file__).with_name("cuda_symbols.txt")
 
@@ -37,10 +40,8 @@ def main() -> None:
     folder = Path(sys.argv[1]).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     write_stubs(folder)
-    toolkit = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    release = subprocess.run([f"{toolkit}/bin/nvcc", "--version"], check=True, capture_output=True, text=True).stdout
-    torch.version.cuda = release.split("release ")[1].split(",")[0]
-    cpp_extension.CUDA_HOME = toolkit
+    torch.version.cuda = setup.nvcc_release(TOOLKIT)
+    cpp_extension.CUDA_HOME = TOOLKIT
     os.environ["CFLAGS"] = "-DC10_CUDA_NO_CMAKE_CONFIGURE_FILE"  # a header that only CUDA builds of torch have
     os.environ["LDFLAGS"] = f"-L{folder}"
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "9.0")

@@ -15,7 +15,7 @@ from tests.native import ROOT
 SOURCES = sorted(file.stem for file in (ROOT / "csrc" / "cuda").glob("*.cu"))
 ARCHS = re.findall(r"\d+\.\d+", setup.ARCHS)
 TOOLKIT = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-NVCC = shutil.which("nvcc", path=os.pathsep.join([f"{TOOLKIT}/bin", os.environ["PATH"]]))
+NVCC = shutil.which(f"{TOOLKIT}/bin/nvcc")
 
 # Hot kernels: template arguments as the compiler mangles them, and bytes that an element moves: operands read, gradients
 # and samples written.
@@ -58,7 +58,11 @@ def compile_all(folder: Path, sources=SOURCES, archs=ARCHS) -> dict[tuple[str, s
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         compiled = compile_all(Path(folder), ["vector"])
-    print("| kernel | bytes per element | 2^26 elements at 4.8 TB/s | " + " | ".join(f"sm_{a}" for a in ARCHS) + " |")
+    print(
+        "| kernel | bytes per element | 2^26 elements at 4.8 TB/s | "
+        + " | ".join(f"sm_{a.replace('.', '')}" for a in ARCHS)
+        + " |"
+    )
     print("|---" * (3 + len(ARCHS)) + "|")
     for title, (mangled, size) in HOT.items():
         cells = []

@@ -51,6 +51,7 @@ print("seen")
 CUDA = """
 from types import SimpleNamespace as N
 torch = N(version=N(cuda={cuda!r}), __version__="2.0")
+setup.nvcc_release = lambda toolkit: toolkit and "13.0"
 print(setup.cuda_sources(torch, {toolkit!r}))
 """
 
@@ -58,6 +59,7 @@ print(setup.cuda_sources(torch, {toolkit!r}))
 @pytest.mark.parametrize("choice, cuda, toolkit, expected", [
     ("1", None, "/toolkit", "torch 2.0 is a build without CUDA"),
     ("1", "13.0", None, "no CUDA toolkit with nvcc was found; set CUDA_HOME"),
+    ("1", "12.9", "/toolkit", "the toolkit in /toolkit is CUDA 13.0 and torch was built with 12.9"),
     ("yes", "13.0", "/toolkit", "VAEFAST_CUDA must be 0, 1 or auto, got 'yes'"),
 ])  # fmt: skip
 def test_a_forced_cuda_build_that_cannot_be_is_one_clear_error(choice, cuda, toolkit, expected):
@@ -66,7 +68,8 @@ def test_a_forced_cuda_build_that_cannot_be_is_one_clear_error(choice, cuda, too
 
 
 @pytest.mark.parametrize(
-    "choice, cuda, toolkit", [("0", "13.0", "/toolkit"), ("auto", None, "/toolkit"), ("auto", "13.0", None)]
+    "choice, cuda, toolkit",
+    [("0", "13.0", "/toolkit"), ("auto", None, "/toolkit"), ("auto", "13.0", None), ("auto", "12.9", "/toolkit")],
 )
 def test_a_cpu_build(choice, cuda, toolkit):
     run = setup(CUDA.format(cuda=cuda, toolkit=toolkit), VAEFAST_CUDA=choice)

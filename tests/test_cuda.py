@@ -52,6 +52,27 @@ def test_the_noise_is_the_cpus(shape):
         assert ((got - expected).abs() <= 4 * 2.0**-23 * expected.abs().clamp(min=0.05)).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("prior", [False, True])
+@pytest.mark.parametrize("shape", [(64, 20), (64, 784), (5, 33)], ids=str)
+def test_samples_and_their_gradients_are_the_cpus(shape, prior, dtype):
+    """Alone and beside the KL, in the vector kernel and in the general one."""
+    there = [torch.randn(shape, device="cpu").to(dtype) for _ in range(4 if prior else 2)]
+    here = [t.cuda() for t in there]
+    upstream, kl_upstream = torch.randn(3, *shape, device="cpu").to(dtype), torch.randn(shape[0], device="cpu")
+    key = torch.tensor([5, 9], device="cpu")
+    tolerance = {torch.float32: 3e-6, torch.bfloat16: 2**-7}[dtype]
+    for kl in (False, True) if not prior else (True,):
+        expected = _ops.rsample(there, key, 3, kl, 1, None)[:2]
+        got = _ops.rsample(here, key.cuda(), 3, kl, 1, None)[:2]
+        wanted, grad_kl = (1 << len(there)) - 1, kl_upstream if kl else None
+        expected += tuple(_ops.rsample_backward(there, key, upstream, grad_kl, 3, 1, wanted))
+        on_gpu = None if grad_kl is None else grad_kl.cuda()
+        got += tuple(_ops.rsample_backward(here, key.cuda(), upstream.cuda(), on_gpu, 3, 1, wanted))
+        for g, e in zip(got, expected, strict=True):
+            torch.testing.assert_close(g.cpu(), e, rtol=tolerance, atol=tolerance * 4)
+
+
 def test_the_generator_rules_the_noise():
     mu = torch.zeros(1000)
     generator = torch.Generator("cuda")
@@ -110,7 +131,8 @@ def test_a_side_stream():
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        slow = args[0] + torch.zeros(4096, 784).cumsum(1)  # work that the loss must wait for
+        torch.cuda._sleep(100_000_000)  # what the loss must wait for
+        slow = args[0] + torch.zeros(4096, 784).cumsum(1)
         got = vaefast.ELBOLoss()(slow, *args[1:])
         got.backward()
     torch.cuda.current_stream().wait_stream(stream)
@@ -129,6 +151,7 @@ def test_graph_replays_draw_what_eager_calls_draw():
     torch.manual_seed(3)
     eager = [[t.clone() for t in step()] for _ in range(2)]
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         step()
     torch.cuda.current_stream().wait_stream(stream)
@@ -161,11 +184,14 @@ def test_large_batches(batch):
     torch.testing.assert_close(VF.gaussian_kl(mu, mu), 0.5 * (mu**2 + mu.exp() - 1 - mu).sum(1), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [1, 5])
-def test_more_than_2_to_the_31_elements(rows):
+@pytest.mark.parametrize("rows, dense", [(1, False), (5, False), (1, True), (4, True)])
+def test_more_than_2_to_the_31_elements(rows, dense):
+    """An odd number of columns in the general kernel, a multiple of 8 in the vector kernel."""
     columns = (2**31 + 17 + rows - 1) // rows
+    columns = (columns + 7) // 8 * 8 if dense else columns
     logits = torch.zeros(rows, columns, dtype=torch.bfloat16)
     x = torch.zeros(1, 1, dtype=torch.bool).expand(rows, columns)
+    x = torch.zeros(rows, columns, dtype=torch.uint8) if dense else x
     logits[-1, -1] = 100.0
     got = VF.bernoulli_log_likelihood(logits, x)
     assert got[-1].item() == pytest.approx(-columns * math.log(2.0) - 100 + math.log(2.0), rel=2**-22)

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -100,6 +102,40 @@ def test_everyday_call_leaves_the_unusual_to_python(place):
         return value
 
     torch.func.vmap(under_vmap)(ordinary[None])
+
+
+def test_everyday_call_heeds_a_likelihood_that_is_not_its_own():
+    class Smoothed(likelihoods.Bernoulli):
+        def operands(self, recon_x, x, mask=None):
+            return super().operands(recon_x, 0.9 * x + 0.05, mask)
+
+    class Plain:  # no nn.Module
+        def log_prob(self, recon_x, x, mask=None):
+            return -(recon_x - x).square().sum(1)
+
+    args = inputs((3, 4), (3, 2))
+    assert torch.equal(ELBOLoss(Smoothed())(*args), ELBOLoss(Smoothed())(*args, beta=1.0))
+    expected = VF.gaussian_kl(*args[2:]).mean() + (args[0] - args[1]).square().sum(1).mean()
+    torch.testing.assert_close(ELBOLoss(Plain())(*args), expected)
+
+
+def test_everyday_call_outlives_a_first_call_under_inference_mode():
+    code = """
+import torch, vaefast
+args = [torch.zeros(2, n) for n in (3, 3, 1, 1)]
+with torch.inference_mode():
+    vaefast.ELBOLoss()(*args)
+assert vaefast._ops.plain_elbo_loss("bernoulli", *args, 1.0, "mean", 1.0) is not None
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_weight_for_samples_of_one_number():
+    for shapes in (((7,), (7,)), ((7,), (7, 3)), ((7, 3), (7,))):
+        args, weight = inputs(*shapes), torch.rand(7)
+        parts = ELBOLoss(reduction="none")(*args)
+        for reduction, total in (("sum", (weight * parts).sum()), ("mean", (weight * parts).mean())):
+            torch.testing.assert_close(ELBOLoss(reduction=reduction)(*args, weight=weight), total)
 
 
 def eager64(likelihood, recon_x, x, mu, logvar, prior_mu=None, prior_logvar=None, beta=1.0, weight=None, mask=None):

@@ -193,3 +193,15 @@ def test_independence(draws):
     for i, a in enumerate(streams):
         for b in streams[:i]:
             assert abs((a * b).mean().item()) < 5 / math.sqrt(n)
+
+
+def test_a_sample_does_not_depend_on_its_prior():
+    """Nothing flows back to a prior from z, also where the prior alone needs a gradient."""
+    mu, logvar, prior = torch.randn(8, 4), torch.randn(8, 4), torch.randn(8, 4, requires_grad=True)
+    z, kl = VF.rsample_kl(mu, logvar, prior, torch.zeros(8, 4))
+    (z.sum() + 0 * kl.sum()).backward()
+    assert torch.equal(prior.grad, torch.zeros(8, 4))
+    z, _ = VF.rsample_kl(mu, logvar, prior, torch.zeros(8, 4))
+    assert torch.autograd.grad(z.sum(), prior, allow_unused=True)[0] is None
+    latent, key = [mu, logvar], torch.tensor([1, 2])
+    assert _ops.rsample_backward(latent, key, torch.randn(8, 4), None, -1, 1, 0) == []

@@ -105,7 +105,7 @@ def generator(function: str, value: object, device: torch.device) -> None:
         return
     if not isinstance(value, torch.Generator):
         raise TypeError(f"{function}: generator must be a torch.Generator, got {_type_name(value)}")
-    if value.device.type != device.type:
+    if value.device != device and (value.device.type != device.type or None not in (value.device.index, device.index)):
         raise ValueError(f"{function}: generator is on {value.device} but the tensors are on {device}")
 
 

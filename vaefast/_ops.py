@@ -46,7 +46,7 @@ implement_elbo_vjp = torch.library.impl("vaefast::elbo_vjp", "CompositeImplicitA
 implement_rsample_vjp = torch.library.impl("vaefast::rsample_vjp", "CompositeImplicitAutograd")
 
 # With a kernel; meta tensors have shapes only.
-DEVICES = frozenset({"cpu", "meta", *(["cuda"] if build_info()["cuda_archs"] else [])})
+DEVICES = frozenset({"meta", *build_info()["devices"]})
 
 
 def empty_cache() -> None:

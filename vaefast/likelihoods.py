@@ -64,11 +64,10 @@ class Bernoulli(Likelihood):
         tensor([-1.3863])
     """
 
-    direct = True
-
     def __init__(self, probs: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
         self.probs = probs
+        self.direct = type(self) is Bernoulli
         self.term = "bernoulli_probs" if probs else "bernoulli"
 
     def operands(self, recon_x: Tensor, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

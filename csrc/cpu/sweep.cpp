@@ -25,11 +25,6 @@ struct Tile {
   int64_t size() const { return rows * cols; }
 };
 
-int64_t itemsize(DType dtype) {
-  constexpr int64_t bytes[] = {4, 8, 2, 2, 1};
-  return bytes[int(dtype)];
-}
-
 char* at(const View& v, int64_t row, int64_t col) {
   return static_cast<char*>(v.data) + (row * v.row_stride + col * v.col_stride) * itemsize(v.dtype);
 }

@@ -11,6 +11,7 @@ namespace vaefast::cuda {
 
 inline void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
+  (void)cudaGetLastError();  // or torch would report it of its next kernel
   throw std::runtime_error(std::string("vaefast: ") + what + ": " + cudaGetErrorString(status));
 }
 

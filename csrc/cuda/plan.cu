@@ -11,12 +11,8 @@ namespace {
 constexpr int64_t kItems = 16384;    // about two for every warp that a large device holds
 constexpr int64_t kShortest = 1024;  // columns of a chunk: fewer would be all overhead
 constexpr int64_t kLongest = 16384;  // more would leave the device idle at the end
+constexpr int64_t kManyRows = 4096;  // enough to fill a device without cutting them
 constexpr unsigned kBlocks = 4096;
-
-int itemsize(DType dtype) {
-  constexpr int bytes[] = {4, 8, 2, 2, 1};
-  return bytes[int(dtype)];
-}
 
 bool is_aligned(const View& v, int64_t elements) {
   return reinterpret_cast<uintptr_t>(v.data) % (elements * itemsize(v.dtype)) == 0 && v.row_stride % elements == 0;
@@ -48,10 +44,10 @@ Plan make_plan(const SweepArgs& a) {
   Plan p;
   p.vector = vector_size(a);
   const int64_t wanted = a.rows * a.cols / kItems / kShortest * kShortest;
-  p.chunk = std::clamp(wanted, kShortest, kLongest);
+  p.chunk = a.rows >= kManyRows ? kLongest : std::clamp(wanted, kShortest, kLongest);
   p.chunks = std::max<int64_t>(1, (a.cols + p.chunk - 1) / p.chunk);
   p.items = a.rows * p.chunks;
-  const int64_t each = p.vector && a.sampling.samples == 0 ? 16 / p.vector : p.vector || a.sampling.samples > 0 ? 4 : 1;
+  const int64_t each = a.sampling.samples > 0 ? 4 : p.vector ? 16 / p.vector : 1;
   while (p.group < 32 && p.group * each < std::min(a.cols, p.chunk)) p.group *= 2;
   const int64_t per_block = kThreads / p.group;
   p.blocks = unsigned(std::clamp<int64_t>((p.items + per_block - 1) / per_block, 1, kBlocks));
@@ -70,7 +66,7 @@ void run(const SweepArgs& args, void* scratch, void* stream) {
   l.scratch.arrived = static_cast<unsigned*>(scratch);
   l.scratch.block_sums = static_cast<double*>(scratch) + 1;
   l.scratch.chunk_sums = l.scratch.block_sums + size_t(l.plan.outputs) * l.plan.blocks;
-  clear(l.scratch.arrived, sizeof(unsigned), stream);
+  if (l.plan.outputs > 0 || l.plan.chunks > 1) clear(l.scratch.arrived, sizeof(unsigned), stream);
   if (l.plan.vector) launch_vector(l, stream);
   else launch_general(l, stream);
 }

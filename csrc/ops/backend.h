@@ -20,7 +20,6 @@ struct Backend {
 
 // The backend of a device; NotImplementedError where there is none. Visible outside this library, so that another one
 // may bring a device's.
-#define VAEFAST_VISIBLE __attribute__((visibility("default")))
 VAEFAST_VISIBLE const Backend& backend(at::DeviceType device);
 bool has_backend(at::DeviceType device);
 VAEFAST_VISIBLE bool register_backend(at::DeviceType device, Backend backend);

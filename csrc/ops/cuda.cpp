@@ -39,6 +39,7 @@ at::Tensor draw_key(const std::optional<at::Generator>& generator, const at::Ten
     key.seed = state.seed_.val;
     key.offset = state.offset_.val;
   }
+  key.offset += uint64_t(1) << 63;  // torch's own kernels count in the same words, from 0
   return kept;
 }
 

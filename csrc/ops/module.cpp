@@ -8,6 +8,7 @@
 #include <string>
 
 #include "../kernels.h"
+#include "backend.h"
 #include "buffers.h"
 #include "plain.h"
 
@@ -39,6 +40,11 @@ py::dict build_info() {
 #else
   info["openmp"] = false;
 #endif
+  py::list devices;
+  for (const at::DeviceType device : {at::kCPU, at::kCUDA}) {
+    if (has_backend(device)) devices.append(c10::DeviceTypeName(device, true));
+  }
+  info["devices"] = devices;
   info["cpu_isas"] = supported_isas();
   info["terms"] = terms;
   return info;

@@ -1,6 +1,7 @@
 // The operators, and their registration. Python (vaefast/_ops.py) adds the fake kernels; autograd is in autograd.cpp
 // and vaefast/autograd.py.
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <tuple>
@@ -142,6 +143,13 @@ Tensors rsample_backward(at::TensorList latent, const Tensor& key, const Optiona
                          const OptionalTensor& grad_kl, int64_t num_samples, int64_t batch_dims, int64_t gradients) {
   TORCH_CHECK_VALUE(!latent.empty(), "vaefast: rsample_backward needs mu and logvar");
   Sweep sweep(sampling_term(latent, grad_kl.has_value()), latent, batch_dims);
+  if (gradients == 0 || (!grad_kl && (!grad_z || num_samples == 0))) {  // nothing is asked for, or nothing flows back
+    Tensors zeros;
+    for (size_t k = 0; k < latent.size(); ++k) {
+      if (gradients >> k & 1) zeros.push_back(at::zeros_like(latent[k]));
+    }
+    return zeros;
+  }
   sweep.set_coef(1, grad_kl);
   Tensor upstream;
   if (grad_z) {
@@ -161,6 +169,9 @@ Tensors rsample_backward(at::TensorList latent, const Tensor& key, const Optiona
 // Multiplies gradients that the forward pass left by the upstream gradient, in place.
 void scale_(at::TensorList tensors, const Tensor& factor) {
   TORCH_CHECK_VALUE(factor.numel() == 1, "vaefast: scale_ takes a factor of one element, got ", factor.numel());
+  for (const Tensor& t : tensors) {
+    TORCH_CHECK_TYPE(t.is_floating_point(), "vaefast: scale_ takes floating tensors, got ", t.scalar_type());
+  }
   backend(factor.device().type()).scale(tensors, factor);
 }
 

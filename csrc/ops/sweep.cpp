@@ -112,7 +112,9 @@ void Sweep::set_mask(const std::optional<at::Tensor>& mask) {
 
 void Sweep::set_coef(double scale, const std::optional<at::Tensor>& coef) {
   args.scale = scale;
-  if (coef) args.coef = view(*coef);
+  if (!coef) return;
+  args.coef = view(*coef);
+  if (args.cols == 1) args.coef.col_stride = 0;  // a row's weight, of whatever shape
 }
 
 at::Tensor Sweep::want_row_sums() {

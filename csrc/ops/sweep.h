@@ -11,7 +11,7 @@
 namespace vaefast {
 
 // The kernels' name of a tensor's type; TypeError where they have none.
-__attribute__((visibility("default"))) DType dtype_of(const at::Tensor& t);
+VAEFAST_VISIBLE DType dtype_of(const at::Tensor& t);
 
 // Index of a term by its name; the error lists the names.
 int find_term(const std::string& name);

@@ -42,6 +42,7 @@ def main() -> int:
         import vaefast  # noqa: F401
 
         torch.ops.load_library(library)
+        sys.setdlopenflags(os.RTLD_NOW)  # what torch.compile builds must not see each other's symbols
         return pytest.main(arguments)
 
 
