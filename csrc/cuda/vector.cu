@@ -9,9 +9,17 @@ __device__ inline double sum_of(const float (&x)[8]) {
   return double((x[0] + x[1]) + (x[2] + x[3])) + double((x[4] + x[5]) + (x[6] + x[7]));
 }
 
+// Blocks that a multiprocessor should hold at once: as many as their registers allow without spilling.
+template <class Term, int size, bool backward>
+constexpr int resident() {
+  if (Term::arity > 3) return 1;
+  return Term::arity == 3 || std::is_same_v<Term, BernoulliProbs> || size < 4 || backward ? 2 : 3;
+}
+
 // Sizes in bytes: 4 for float, 2 for the halves. Samples come four at a time, as the noise does.
 template <class Term, int size, bool gradients, bool sampling>
-__global__ void __launch_bounds__(kThreads, Term::arity > 3 ? 1 : 2) vector_kernel(const __grid_constant__ Launch l) {
+__global__ void __launch_bounds__(kThreads, resident<Term, size, gradients && sampling>())
+    vector_kernel(const __grid_constant__ Launch l) {
   constexpr int n = sampling ? 4 : 16 / size;  // elements of a vector
   constexpr int flying = sampling ? 1 : 2;     // vectors that a lane reads ahead of its arithmetic
   constexpr int arity = Term::arity;
