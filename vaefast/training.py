@@ -136,6 +136,8 @@ def train(
                     file.write(json.dumps(row) + "\n")
                 _save(vae, out / "model.safetensors")
                 progress(row)
+        if world > 1:
+            dist.barrier()  # the first process evaluates alone; one that ended before it would end its connection
     finally:
         if world > 1:
             dist.destroy_process_group()
