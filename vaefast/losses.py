@@ -104,9 +104,8 @@ class ELBOLoss(nn.Module):
         Returns:
             The loss, a scalar or of shape (B,); or (loss, Parts(log_likelihood, kl, elbo)), elbo with beta as used.
         """
-        likelihood: Any = (
-            self._modules.get("likelihood") or self.likelihood
-        )  # nn.Module's own lookup costs as much as a small kernel
+        # nn.Module's own lookup costs as much as a small kernel.
+        likelihood: Any = self._modules.get("likelihood") or self.likelihood
         if (
             (beta is weight is mask is prior_mu is prior_logvar is None)
             and not (return_parts or self.inplace or self.validate or torch.compiler.is_compiling())
