@@ -81,10 +81,9 @@ def phi(x: np.ndarray) -> np.ndarray:
 
 
 FUNCTIONS = {
-    "f_exp": (np.exp, -104, 88.7, 1.05),
-    "f_exp_careful": (np.exp, -104, 88.7, 0.8),
+    "f_exp": (np.exp, -104, 88.7, 1.0),
     "f_log": (np.log, 1e-45, 3e38, 0.95),
-    "f_log1p_unit": (np.log1p, 0, 1, 0.95),
+    "f_log1p": (np.log1p, 0, 1, 1.3),
     "f_log1m": (lambda p: np.log1p(-p), 0, 0.9999999, 2.1),
     "f_phi": (phi, -1e4, 88.7, 2.8),
     "f_expm1": (np.expm1, -1e4, 88.7, 1.7),

@@ -54,13 +54,15 @@ void map(const T* const* operand, int64_t n, T coef, T* value, T* const* gradien
 
 template <class T>
 double sum(const T* x, int64_t n) {
-  constexpr int lanes = 8;
+  constexpr int lanes = 16;  // enough for two vectors of any width, whose additions overlap
   double lane[lanes] = {};
   int64_t i = 0;
   for (; i + 2 * lanes <= n; i += 2 * lanes)
     for (int j = 0; j < lanes; ++j) lane[j] += double(x[i + j] + x[i + lanes + j]);
   for (int j = 0; i < n; ++i, j = (j + 1) % lanes) lane[j] += double(x[i]);
-  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+  for (int width = lanes / 2; width > 0; width /= 2)
+    for (int j = 0; j < width; ++j) lane[j] += lane[j + width];
+  return lane[0];
 }
 
 template <class T>

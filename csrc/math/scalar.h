@@ -17,49 +17,68 @@ constexpr float kLn2High = 0.693115234375f, kLn2Low = 3.19461833e-05f;
 VAEFAST_HD float abs(float x) { return fabsf(x); }
 VAEFAST_HD double abs(double x) { return fabs(x); }
 
-// exp(y) = p 2^k: the reduced part p, in [0.7, 1.42], and k, for y in [-104, 89]. Careful: with the rounding errors of
-// the argument's reduction and of the last sum carried along.
-template <bool careful>
-VAEFAST_HD float exp_reduced(float y, int32_t& k) {
-  // Adding 1.5 * 2^23 rounds to an integer n, which then stands in the low bits of the sum.
-  const float shifted = y * 1.44269504f + 12582912.0f;
-  const float n = shifted - 12582912.0f;
-  k = bit_cast<int32_t>(shifted) - 0x4b400000;
-  const float coarse = y - n * kLn2High;
-  const float r = coarse - n * kLn2Low;
-  float p = 0.00138145988f;  // (exp(r) - 1 - r) / r^2 on |r| <= ln(2)/2, 2^-28
-  p = p * r + 0.00836871658f;
-  p = p * r + 0.041668389f;
-  p = p * r + 0.166665211f;
-  p = p * r + 0.49999994f;
-  if constexpr (!careful) return 1.0f + (r + r * r * p);
-  const float lost = (coarse - r) - n * kLn2Low;
-  const float high = 1.0f + r;
-  return high + (((1.0f - high) + r) + (r * r * p + lost));
+// c[0] + c[1] x + ... by Estrin's scheme: of adjacent terms pairs are made, and of those a polynomial in x^2.
+template <int n>
+VAEFAST_HD float in_pairs(float x, const float (&c)[n]) {
+  if constexpr (n == 1) {
+    return c[0];
+  } else {
+    float pair[(n + 1) / 2];
+    for (int i = 0; i < n / 2; ++i) pair[i] = c[2 * i] + c[2 * i + 1] * x;
+    if constexpr (n % 2) pair[n / 2] = c[n - 1];
+    return in_pairs(x * x, pair);
+  }
 }
 
-// exp(x) for every float: 0 below -104, subnormal results rounded once, +inf above 88.72, NaN for NaN. 1 ULP; careful,
-// 0.8 ULP.
-template <bool careful>
-VAEFAST_HD float exp_float(float x) {
+// c0 + c[0] x + c[1] x^2 + ... A device hides latency behind its threads and gets Horner's scheme, which has the fewest
+// operations; a CPU gets pairs, whose chain of dependent operations is short, but for the last step, which rounds
+// least.
+template <int n>
+VAEFAST_HD float polynomial(float x, float c0, const float (&c)[n]) {
+#if defined(__CUDA_ARCH__)
+  float p = c[n - 1];
+  for (int i = n - 2; i >= 0; --i) p = p * x + c[i];
+  return c0 + x * p;
+#else
+  return c0 + x * in_pairs(x, c);
+#endif
+}
+
+// exp(y) = (1 + p) 2^k for y in [-104, 89]: returns p, in [-0.3, 0.42]. 2^k's exponent field, biased by `bias`, stands
+// in the low bits of `exponent`.
+template <int bias>
+VAEFAST_HD float exp_reduced(float y, uint32_t& exponent) {
+  // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits of the sum.
+  constexpr float shift = 12582912.0f + bias;
+  const float shifted = y * 1.44269504f + shift;
+  const float n = shifted - shift;
+  exponent = bit_cast<uint32_t>(shifted);
+  const float r = (y - n * kLn2High) - n * kLn2Low;
+  // (exp(r) - 1 - r) / r^2 on |r| <= ln(2)/2, 2^-28
+  const float p = polynomial(r, 0.49999994f, {0.166665211f, 0.041668389f, 0.00836871658f, 0.00138145988f});
+  return r + r * r * p;
+}
+
+// exp(x) for every float: 0 below -104, subnormal results rounded once, +inf above 88.72, NaN for NaN. 1 ULP.
+VAEFAST_HD float exp(float x) {
   float y = x < -104.0f ? -104.0f : x;
   y = y > 89.0f ? 89.0f : y;
-  int32_t k;
-  const float p = exp_reduced<careful>(y, k);
-  const int32_t half = k >> 1;  // 2^k in two factors: both are normal even where exp(x) is not
-  return p * bit_cast<float>(uint32_t(half + 127) << 23) * bit_cast<float>(uint32_t(k - half + 127) << 23);
+  uint32_t shifted;
+  const float p = exp_reduced<0>(y, shifted);
+  const int32_t k = int32_t(shifted) - 0x4b400000, half = k >> 1;
+  // 2^k in two factors: both are normal even where exp(x) is not
+  const float scale = bit_cast<float>(uint32_t(half + 127) << 23);
+  return (scale + scale * p) * bit_cast<float>(uint32_t(k - half + 127) << 23);
 }
-VAEFAST_HD float exp(float x) { return exp_float<false>(x); }
 VAEFAST_HD double exp(double x) { return ::exp(x); }
-VAEFAST_HD float exp_careful(float x) { return exp_float<true>(x); }
-VAEFAST_HD double exp_careful(double x) { return ::exp(x); }
 
 // exp(x) for x <= 0 and NaN, cheaper: 2^k is made 2^64 too high, where it is normal for every k.
 VAEFAST_HD float exp_nonpositive(float x) {
   const float y = x < -104.0f ? -104.0f : x;
-  int32_t k;
-  const float p = exp_reduced<false>(y, k);
-  return p * bit_cast<float>(uint32_t(k + (127 + 64)) << 23) * 0x1p-64f;
+  uint32_t exponent;
+  const float p = exp_reduced<127 + 64>(y, exponent);
+  const float scale = bit_cast<float>(exponent << 23);
+  return (scale + scale * p) * 0x1p-64f;
 }
 VAEFAST_HD double exp_nonpositive(double x) { return ::exp(x); }
 
@@ -75,35 +94,30 @@ VAEFAST_HD float divide(float a, float b) {
 }
 VAEFAST_HD double divide(double a, double b) { return a / b; }
 
-// log1p(f) + n log(2) for f in [sqrt(1/2) - 1, 1/2].
-VAEFAST_HD float log_reduced(float f, float n) {
-  float r = 0.0480620153f;  // (log1p(f) - f + f^2/2) / f^3, 2^-28.8
-  r = r * f - 0.104566254f;
-  r = r * f + 0.121296376f;
-  r = r * f - 0.126368776f;
-  r = r * f + 0.142160729f;
-  r = r * f - 0.16654025f;
-  r = r * f + 0.200017855f;
-  r = r * f - 0.250002712f;
-  r = r * f + 0.333333194f;
-  const float tail = f * f * (f * r - 0.5f);
-  return n * kLn2High + (f + (tail + n * kLn2Low));
+// a b + log1p(e) for a, b >= 0 and 0 <= e <= 1. What rounding takes from the logarithm is added to the other part; the
+// product stays unrounded where there is a fused multiply-add. log1p alone: 1.3 ULP.
+VAEFAST_HD float add_log1p(float a, float b, float e) {
+  // (log1p(e) - e) / e^2, 2^-27.5
+  const float p = polynomial(
+      e, -0.4999993f,
+      {0.33330464f, -0.24958019f, 0.19692102f, -0.1534488f, 0.10661128f, -0.05745723f, 0.020086242f, -0.0032904686f});
+  const float square = e * e, log1p = e + square * p, lost = (e - log1p) + square * p;
+  return (a * b + lost) + log1p;
 }
-
-// log1p(e) for 0 <= e <= 1. 0.9 ULP.
-VAEFAST_HD float log1p_unit(float e) {
-  const bool upper = e > 0.5f;  // 1 + e = 2 (1 + (e - 1) / 2), and the halved difference is exact
-  return log_reduced(upper ? 0.5f * e - 0.5f : e, upper ? 1.0f : 0.0f);
-}
-VAEFAST_HD double log1p_unit(double e) { return ::log1p(e); }
+VAEFAST_HD double add_log1p(double a, double b, double e) { return a * b + ::log1p(e); }
 
 // log(x) for every float: -inf at 0, NaN below. 0.9 ULP.
 VAEFAST_HD float log(float x) {
   const bool subnormal = x < 0x1p-126f;
   const uint32_t u = bit_cast<uint32_t>(subnormal ? x * 0x1p23f : x);
   const int32_t k = int32_t(u - 0x3f3504f3u) >> 23;  // x = 2^k m, m in [sqrt(1/2), sqrt(2))
-  const float f = bit_cast<float>(u - (uint32_t(k) << 23)) - 1.0f;
-  const float y = log_reduced(f, float(subnormal ? k - 23 : k));
+  const float f = bit_cast<float>(u - (uint32_t(k) << 23)) - 1.0f, n = float(subnormal ? k - 23 : k);
+  // (log1p(f) - f + f^2/2) / f^3 for f in [sqrt(1/2) - 1, 1/2], 2^-28.8
+  const float r = polynomial(f, 0.333333194f,
+                             {-0.250002712f, 0.200017855f, -0.16654025f, 0.142160729f, -0.126368776f, 0.121296376f,
+                              -0.104566254f, 0.0480620153f});
+  const float tail = f * f * (f * r - 0.5f);
+  const float y = n * kLn2High + (f + (tail + n * kLn2Low));
   const float zero_or_less = x == 0.0f ? -INFINITY : NAN;
   return x > 0.0f ? (x == INFINITY ? x : y) : zero_or_less;
 }
@@ -124,16 +138,11 @@ VAEFAST_HD bool near_zero(T x) {
   return x > T(-1) && x < T(1.75);
 }
 VAEFAST_HD float phi_series(float x) {
-  float p = 3.78213969e-07f;  // (exp(x) - 1 - x) / x^2 on [-1, 1.75], 2^-28
-  p = p * x + 2.73551882e-06f;
-  p = p * x + 2.45869414e-05f;
-  p = p * x + 0.000198513357f;
-  p = p * x + 0.00138904259f;
-  p = p * x + 0.00833327044f;
-  p = p * x + 0.0416666269f;
-  p = p * x + 0.166666672f;
-  p = p * x + 0.5f;
-  return x * x * p;
+  // (exp(x) - 1 - x) / x^2 on [-1, 1.75], 2^-28
+  return x * x *
+         polynomial(x, 0.5f,
+                    {0.166666672f, 0.0416666269f, 0.00833327044f, 0.00138904259f, 0.000198513357f, 2.45869414e-05f,
+                     2.73551882e-06f, 3.78213969e-07f});
 }
 VAEFAST_HD double phi_series(double x) {
   double p = 0.0;  // Taylor: 24 terms reach 2^-53 on |x| <= 1.75

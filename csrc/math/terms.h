@@ -23,7 +23,7 @@ struct Deviation {
 
   VAEFAST_HD Deviation(T difference, T logvar) {
     const bool whole = logvar > T(-80) && logvar < T(80);
-    const T e = math::exp_careful(logvar * (whole ? T(-1) : T(-0.5)));
+    const T e = math::exp(logvar * (whole ? T(-1) : T(-0.5)));
     const T factor = difference == T(0) ? T(0) : e;
     const T r = difference * factor;
     squared = r * (whole ? difference : r);
@@ -69,14 +69,14 @@ struct Bernoulli {
 
   template <class T>
   VAEFAST_HD static T evaluate(T logit, T x, T* d) {
-    const T minus_size = -math::abs(logit);
+    const T size = math::abs(logit);
     const T miss = logit >= T(0) ? T(1) - x : x;
-    const T e = math::exp_nonpositive(minus_size);
+    const T e = math::exp_nonpositive(-size);
     const T q = math::divide(e, T(1) + e);
     d[0] = logit >= T(0) ? q - miss : miss - q;
     d[1] = logit;
-    const T linear = miss == T(0) ? T(0) : minus_size * miss;  // an infinite logit that is right costs 0
-    return linear - math::log1p_unit(e);
+    const T cost = miss == T(0) ? T(0) : size;  // an infinite logit that is right costs 0
+    return -math::add_log1p(cost, miss, e);
   }
 };
 
