@@ -6,8 +6,25 @@
 #include "../math/philox.h"
 #include "loops.h"
 
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
 namespace vaefast::cpu {
 namespace baseline {
+constexpr int kLanes = 2;
+typedef uint64_t Lanes __attribute__((vector_size(16)));
+inline Lanes multiply_low(Lanes a, Lanes b) {
+#if defined(__x86_64__)
+  return Lanes(_mm_mul_epu32(__m128i(a), __m128i(b)));
+#else
+  return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
+}
+inline void interleave(Lanes a, Lanes b, Lanes (&ordered)[2]) {
+  ordered[0] = Lanes{a[0], b[0]};
+  ordered[1] = Lanes{a[1], b[1]};
+}
 #include "loops.inl"
 }  // namespace baseline
 

@@ -26,7 +26,8 @@ struct Loops {
   void (*keep)(T* x, const T* mask, int64_t n);      // x = mask != 0 ? x : 0
   void (*stddev)(const T* logvar, int64_t n, T* s);  // exp(logvar / 2)
   void (*reparameterize)(const T* mu, const T* s, const float* eps, int64_t n, T* z);
-  void (*adjoint)(const T* grad_z, const T* s, const float* eps, int64_t n, T* grad_mu, T* grad_logvar);  // adds
+  // the gradients by mu and logvar: written, or added to what is there
+  void (*adjoint[2])(const T* grad_z, const T* s, const float* eps, int64_t n, T* grad_mu, T* grad_logvar);
 };
 
 // The normals of `blocks` (rounded up to 16) blocks of four elements.

@@ -89,23 +89,50 @@ void reparameterize(const T* mu, const T* s, const float* eps, int64_t n, T* z) 
   for (int64_t i = 0; i < n; ++i) z[i] = mu[i] + s[i] * T(eps[i]);
 }
 
-template <class T>
+template <class T, bool add>
 void adjoint(const T* grad_z, const T* s, const float* eps, int64_t n, T* grad_mu, T* grad_logvar) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
-    grad_mu[i] += grad_z[i];
-    grad_logvar[i] += T(0.5) * s[i] * T(eps[i]) * grad_z[i];
+    const T g = grad_z[i], h = T(0.5) * s[i] * T(eps[i]) * g;
+    grad_mu[i] = add ? grad_mu[i] + g : g;
+    grad_logvar[i] = add ? grad_logvar[i] + h : h;
+  }
+}
+
+// math::philox for many blocks at once, one in each 64-bit lane, its words in the lanes' lower halves. The compiler
+// makes no such multiplications of plain loops, so these are of vectors: Lanes, of kLanes 64-bit lanes, and what is
+// done with them come with the instruction set. Writes the words of whole vectors of blocks, in order.
+inline void philox_blocks(uint64_t seed, uint64_t offset, uint64_t first_block, int64_t blocks, uint32_t* words) {
+  Lanes lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  const Lanes zero = {}, factor_a = zero + 0xD2511F53u, factor_b = zero + 0xCD9E8D57u;
+  for (int64_t b = 0; b < blocks; b += kLanes) {
+    Lanes w0 = lane + (first_block + uint64_t(b)), w1 = w0 >> 32, w2 = zero + offset, w3 = w2 >> 32;
+    uint32_t key0 = uint32_t(seed), key1 = uint32_t(seed >> 32);
+#pragma GCC unroll 10
+    for (int round = 0; round < 10; ++round) {
+      const Lanes p = multiply_low(w0, factor_a), q = multiply_low(w2, factor_b);
+      w0 = (q >> 32) ^ w1 ^ key0;
+      w2 = (p >> 32) ^ w3 ^ key1;
+      w1 = q;
+      w3 = p;
+      key0 += 0x9E3779B9u;
+      key1 += 0xBB67AE85u;
+    }
+    Lanes ordered[2];
+    interleave((w0 & 0xffffffffu) | w1 << 32, (w2 & 0xffffffffu) | w3 << 32, ordered);
+    memcpy(words + 4 * b, ordered, sizeof ordered);
   }
 }
 
 void normals(uint64_t seed, uint64_t offset, uint64_t first_block, int64_t blocks, float* z) {
-  // A whole number of vectors, so that an element's bits do not depend on where its row ends.
-  const int64_t padded = (blocks + 15) / 16 * 16;
+  constexpr int64_t step = 16;  // whole vectors, so that an element's bits do not depend on where its row ends
+  for (int64_t b = 0; b < blocks; b += step) {
+    alignas(64) uint32_t words[4 * step];
+    philox_blocks(seed, offset, first_block + uint64_t(b), step, words);
+    float* out = z + 4 * b;
 #pragma GCC ivdep
-  for (int64_t b = 0; b < padded; ++b) {
-    float four[4];
-    math::normal4(seed, offset, first_block + uint64_t(b), four);
-    for (int j = 0; j < 4; ++j) z[4 * b + j] = four[j];
+    for (int64_t i = 0; i < 4 * step; i += 2) math::box_muller(words[i], words[i + 1], out[i], out[i + 1]);
   }
 }
 
@@ -121,5 +148,5 @@ constexpr Loops<T> loops(TermList<Term...>) {
           keep,
           stddev,
           reparameterize,
-          adjoint};
+          {adjoint<T, false>, adjoint<T, true>}};
 }

@@ -82,9 +82,6 @@ class TileRunner {
       gradient_[k] = direct ? reinterpret_cast<T*>(at(g, t.row, t.col)) : gradient_buffer_[k];
     }
     if (a_.term >= 0) apply_term(t, operands);
-    for (int k = 0; k < operands && a_.term < 0; ++k) {
-      if (a_.grad[k].data) std::fill_n(gradient_[k], t.size(), T(0));
-    }
     if (a_.sampling.samples > 0) sample(t);
 
     double* partial = partial_;
@@ -149,7 +146,9 @@ class TileRunner {
       const float* eps = normal_buffer_ + first % 4;
       const Tile out{row, t.col, t.rows, t.cols};
       if (backward) {
-        loops_.adjoint(gather(loops_, s.grad_z, out, 1, scratch_), stddev_, eps, n, gradient_[0], gradient_[1]);
+        const bool add = a_.term >= 0 || k > 0;
+        const T* grad_z = gather(loops_, s.grad_z, out, 1, scratch_);
+        loops_.adjoint[add](grad_z, stddev_, eps, n, gradient_[0], gradient_[1]);
       } else {
         T* z = is_direct<T>(s.z, out) ? reinterpret_cast<T*>(at(s.z, out.row, out.col)) : scratch_;
         loops_.reparameterize(operand_[0], stddev_, eps, n, z);

@@ -47,7 +47,7 @@ VAEFAST_HD void cos_sin_turns(uint32_t k, float& c, float& s) {
 // Box-Muller on 32-bit uniforms in (0, 1]: |z| <= 6.66.
 VAEFAST_HD void box_muller(uint32_t radius, uint32_t angle, float& z0, float& z1) {
   const float uniform = float(radius) * 0x1p-32f + 0x1p-32f;
-  const float r = sqrtf(-2.0f * log(uniform));
+  const float r = sqrtf(-2.0f * log_normal(uniform));
   float c, s;
   cos_sin_turns(angle, c, s);
   z0 = r * c;

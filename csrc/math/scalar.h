@@ -106,18 +106,23 @@ VAEFAST_HD float add_log1p(float a, float b, float e) {
 }
 VAEFAST_HD double add_log1p(double a, double b, double e) { return a * b + ::log1p(e); }
 
-// log(x) for every float: -inf at 0, NaN below. 0.9 ULP.
-VAEFAST_HD float log(float x) {
-  const bool subnormal = x < 0x1p-126f;
-  const uint32_t u = bit_cast<uint32_t>(subnormal ? x * 0x1p23f : x);
-  const int32_t k = int32_t(u - 0x3f3504f3u) >> 23;  // x = 2^k m, m in [sqrt(1/2), sqrt(2))
-  const float f = bit_cast<float>(u - (uint32_t(k) << 23)) - 1.0f, n = float(subnormal ? k - 23 : k);
+// log(x 2^k) for x > 0, finite and normal. 0.9 ULP.
+VAEFAST_HD float log_normal(float x, int32_t k = 0) {
+  const uint32_t u = bit_cast<uint32_t>(x);
+  const int32_t exponent = int32_t(u - 0x3f3504f3u) >> 23;  // x = 2^exponent (1 + f), 1 + f in [sqrt(1/2), sqrt(2))
+  const float f = bit_cast<float>(u - (uint32_t(exponent) << 23)) - 1.0f, n = float(exponent + k);
   // (log1p(f) - f + f^2/2) / f^3 for f in [sqrt(1/2) - 1, 1/2], 2^-28.8
   const float r = polynomial(f, 0.333333194f,
                              {-0.250002712f, 0.200017855f, -0.16654025f, 0.142160729f, -0.126368776f, 0.121296376f,
                               -0.104566254f, 0.0480620153f});
   const float tail = f * f * (f * r - 0.5f);
-  const float y = n * kLn2High + (f + (tail + n * kLn2Low));
+  return n * kLn2High + (f + (tail + n * kLn2Low));
+}
+
+// log(x) for every float: -inf at 0, NaN below. 0.9 ULP.
+VAEFAST_HD float log(float x) {
+  const bool subnormal = x < 0x1p-126f;
+  const float y = log_normal(subnormal ? x * 0x1p23f : x, subnormal ? -23 : 0);
   const float zero_or_less = x == 0.0f ? -INFINITY : NAN;
   return x > 0.0f ? (x == INFINITY ? x : y) : zero_or_less;
 }
