@@ -32,10 +32,13 @@ char* at(const View& v, int64_t row, int64_t col) {
 template <class T>
 constexpr DType kComputeType = std::is_same_v<T, float> ? DType::f32 : DType::f64;
 
-// Whether the tile's elements of v lie one after another, as T.
+// Whether the tile's elements of v lie one after another, in this type.
+bool is_contiguous(const View& v, const Tile& t, DType dtype) {
+  return v.dtype == dtype && v.col_stride == 1 && (t.rows == 1 || v.row_stride == t.cols);
+}
 template <class T>
 bool is_direct(const View& v, const Tile& t) {
-  return v.dtype == kComputeType<T> && v.col_stride == 1 && (t.rows == 1 || v.row_stride == t.cols);
+  return is_contiguous(v, t, kComputeType<T>);
 }
 
 // The tile of v as contiguous T: where it lies if it is that already, else brought into `buffer`.
@@ -74,14 +77,16 @@ class TileRunner {
 
   void run(const Tile& t) {
     const int operands = operand_count(a_);
+    const bool as_stored = maps_as_stored(t, operands);
     for (int k = 0; k < operands; ++k) {
       const double scale = a_.term >= 0 && k == Terms::target[a_.term] ? a_.target_scale : 1;
-      operand_[k] = gather(loops_, a_.operand[k], t, scale, operand_buffer_[k]);
-      const View& g = a_.grad[k];
-      const bool direct = g.data && g.col_stride == 1 && is_direct<T>(g, t);
-      gradient_[k] = direct ? reinterpret_cast<T*>(at(g, t.row, t.col)) : gradient_buffer_[k];
+      const View &x = a_.operand[k], &g = a_.grad[k];
+      operand_[k] =
+          as_stored ? at(x, t.row, t.col) : static_cast<const void*>(gather(loops_, x, t, scale, operand_buffer_[k]));
+      const bool direct = g.data && (as_stored || is_direct<T>(g, t));
+      gradient_[k] = direct ? at(g, t.row, t.col) : static_cast<void*>(gradient_buffer_[k]);
     }
-    if (a_.term >= 0) apply_term(t, operands);
+    if (a_.term >= 0) apply_term(t, operands, loops_.maps[as_stored ? int(a_.operand[0].dtype) - 1 : 0]);
     if (a_.sampling.samples > 0) sample(t);
 
     double* partial = partial_;
@@ -94,42 +99,61 @@ class TileRunner {
     }
     for (int k = 0; k < operands; ++k) {
       if (!a_.grad[k].data) continue;
-      scatter(loops_, gradient_[k], a_.grad[k], t, partial, tiling_.col_tiles);
+      scatter(loops_, gradient(k), a_.grad[k], t, partial, tiling_.col_tiles);
       if (a_.sums_gradient(k)) partial += a_.rows * tiling_.col_tiles;
     }
   }
 
  private:
-  void apply_term(const Tile& t, int operands) {
+  // Whether the term's loops may read and write the tile where it lies although it is not of type T: everything is in
+  // one half type, and nothing but the loops touches it.
+  bool maps_as_stored(const Tile& t, int operands) const {
+    const DType dtype = a_.operand[0].dtype;
+    if (dtype != DType::bf16 && dtype != DType::f16) return false;
+    if (a_.term < 0 || a_.wide || a_.mask.data || a_.sampling.samples > 0 || a_.target_scale != 1 ||
+        !has_uniform_coef(t))
+      return false;
+    for (int k = 0; k < operands; ++k) {
+      const View& g = a_.grad[k];
+      if (!is_contiguous(a_.operand[k], t, dtype) || (g.data && !is_contiguous(g, t, dtype))) return false;
+    }
+    return true;
+  }
+
+  bool has_uniform_coef(const Tile& t) const {
+    return !a_.coef.data || (a_.coef.col_stride == 0 && (t.rows == 1 || a_.coef.row_stride == 0));
+  }
+
+  void apply_term(const Tile& t, int operands, const typename Loops<T>::Maps& maps) {
     bool any = false, beyond_first = false;
     for (int k = 0; k < operands; ++k) {
       any |= a_.grad[k].data != nullptr;
       beyond_first |= k > 0 && a_.grad[k].data;
     }
-    const auto* maps = !any ? loops_.value : beyond_first ? loops_.all : loops_.first;
+    const auto* map = !any ? maps.value : beyond_first ? maps.all : maps.first;
     const int64_t n = t.size();
-    const bool uniform = !a_.coef.data || (a_.coef.col_stride == 0 && (t.rows == 1 || a_.coef.row_stride == 0));
+    const bool uniform = has_uniform_coef(t);
     T coef = T(a_.scale);
     if (a_.coef.data && uniform) {
       T c;
       loops_.load[int(a_.coef.dtype)](at(a_.coef, t.row, t.col), 0, 1, 1, &c);
       coef = T(a_.scale * c);
     }
-    maps[a_.term](operand_, n, coef, value_, gradient_);
+    map[a_.term](operand_, n, coef, value_, gradient_);
 
     const int computed = !any ? 0 : beyond_first ? operands : 1;
     if (!uniform && computed > 0) {
       const T* c = gather(loops_, a_.coef, t, 1, scratch_);
-      for (int k = 0; k < computed; ++k) loops_.multiply(gradient_[k], c, n);
+      for (int k = 0; k < computed; ++k) loops_.multiply(gradient(k), c, n);
     }
     if (a_.mask.data) {
       const T* mask = gather(loops_, a_.mask, t, 1, scratch_);
       loops_.keep(value_, mask, n);
-      for (int k = 0; k < computed; ++k) loops_.keep(gradient_[k], mask, n);
+      for (int k = 0; k < computed; ++k) loops_.keep(gradient(k), mask, n);
     }
     if (const int k = Terms::target[a_.term]; k >= 0 && k < computed && a_.target_scale != 1) {
       std::fill_n(scratch_, n, T(a_.target_scale));  // the chain rule through x * target_scale
-      loops_.multiply(gradient_[k], scratch_, n);
+      loops_.multiply(gradient(k), scratch_, n);
     }
   }
 
@@ -138,7 +162,7 @@ class TileRunner {
     const int64_t n = t.size();
     const NoiseKey key = s.key.resolved();
     const bool backward = s.grad_z.data != nullptr;
-    loops_.stddev(operand_[1], n, stddev_);
+    loops_.stddev(operand(1), n, stddev_);
     for (int64_t k = 0; k < s.samples; ++k) {
       const int64_t row = k * a_.rows + t.row;
       const uint64_t first = uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col);
@@ -148,22 +172,25 @@ class TileRunner {
       if (backward) {
         const bool add = a_.term >= 0 || k > 0;
         const T* grad_z = gather(loops_, s.grad_z, out, 1, scratch_);
-        loops_.adjoint[add](grad_z, stddev_, eps, n, gradient_[0], gradient_[1]);
+        loops_.adjoint[add](grad_z, stddev_, eps, n, gradient(0), gradient(1));
       } else {
         T* z = is_direct<T>(s.z, out) ? reinterpret_cast<T*>(at(s.z, out.row, out.col)) : scratch_;
-        loops_.reparameterize(operand_[0], stddev_, eps, n, z);
+        loops_.reparameterize(operand(0), stddev_, eps, n, z);
         scatter(loops_, z, s.z, out, partial_, tiling_.col_tiles);
       }
     }
   }
+
+  const T* operand(int k) const { return static_cast<const T*>(operand_[k]); }
+  T* gradient(int k) const { return static_cast<T*>(gradient_[k]); }
 
   const SweepArgs& a_;
   const Tiling tiling_;
   const Loops<T>& loops_;
   const Normals normals_;
   double* const partial_;
-  const T* operand_[kMaxOperands];
-  T* gradient_[kMaxOperands];
+  const void* operand_[kMaxOperands];  // of the tile: as T, or as stored
+  void* gradient_[kMaxOperands];
   alignas(64) T operand_buffer_[kMaxOperands][kTile], gradient_buffer_[kMaxOperands][kTile];
   alignas(64) T value_[kTile], scratch_[kTile], stddev_[kTile];
   alignas(64) float normal_buffer_[kTile + 128];  // a tile, its start within a block of 4, and a whole vector more

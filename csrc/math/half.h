@@ -26,7 +26,7 @@ VAEFAST_HD float to_float(float16 x) {
 VAEFAST_HD bfloat16 to_bfloat16(float x) {
   const uint32_t u = bit_cast<uint32_t>(x);
   const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  return {uint16_t((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded)};
+  return {uint16_t(x == x ? rounded : 0x7fc0u)};
 }
 
 VAEFAST_HD float16 to_float16(float x) {
