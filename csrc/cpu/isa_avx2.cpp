@@ -1,13 +1,15 @@
 // AVX2 with FMA: x86-64 since 2013.
+#if defined(__x86_64__)
+#define VAEFAST_FMA  // all formulas are inlined here
+
+#include <immintrin.h>
+
 #include <type_traits>
 #include <utility>
 
 #include "../math/half.h"
 #include "../math/philox.h"
 #include "loops.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,bmi,bmi2")

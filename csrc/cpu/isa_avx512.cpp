@@ -1,13 +1,15 @@
 // AVX-512 F, BW, DQ and VL: x86-64 servers since 2017.
+#if defined(__x86_64__)
+#define VAEFAST_FMA  // all formulas are inlined here
+
+#include <immintrin.h>
+
 #include <type_traits>
 #include <utility>
 
 #include "../math/half.h"
 #include "../math/philox.h"
 #include "loops.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")

@@ -12,6 +12,11 @@
 #define VAEFAST_HD inline __attribute__((always_inline))
 #endif
 
+// Defined where a * b + c is rounded once. (isa_avx2.cpp and isa_avx512.cpp define it, too.)
+#if defined(__FMA__) || defined(__CUDA_ARCH__) || defined(__aarch64__)
+#define VAEFAST_FMA
+#endif
+
 namespace vaefast::math {
 
 template <class To, class From>

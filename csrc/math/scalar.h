@@ -94,15 +94,19 @@ VAEFAST_HD float divide(float a, float b) {
 }
 VAEFAST_HD double divide(double a, double b) { return a / b; }
 
-// a b + log1p(e) for a, b >= 0 and 0 <= e <= 1. What rounding takes from the logarithm is added to the other part; the
-// product stays unrounded where there is a fused multiply-add. log1p alone: 1.3 ULP.
+// a b + log1p(e) for a, b >= 0 and 0 <= e <= 1. The logarithm is not rounded by itself: with a fused multiply-add its
+// largest part is added last; without one, what rounding takes from it is added to the product.
 VAEFAST_HD float add_log1p(float a, float b, float e) {
   // (log1p(e) - e) / e^2, 2^-27.5
   const float p = polynomial(
       e, -0.4999993f,
       {0.33330464f, -0.24958019f, 0.19692102f, -0.1534488f, 0.10661128f, -0.05745723f, 0.020086242f, -0.0032904686f});
-  const float square = e * e, log1p = e + square * p, lost = (e - log1p) + square * p;
-  return (a * b + lost) + log1p;
+#if defined(VAEFAST_FMA)
+  return (a * b + e * e * p) + e;
+#else
+  const float tail = e * e * p, log1p = e + tail;
+  return (a * b + ((e - log1p) + tail)) + log1p;
+#endif
 }
 VAEFAST_HD double add_log1p(double a, double b, double e) { return a * b + ::log1p(e); }
 
