@@ -54,15 +54,19 @@ void map(const void* const* operand, int64_t n, T coef, T* value, void* const* g
 
 template <class T>
 double sum(const T* x, int64_t n) {
-  constexpr int lanes = 16;  // enough for two vectors of any width, whose additions overlap
-  double lane[lanes] = {};
+  constexpr int lanes = 8;
+  double even[lanes] = {}, odd[lanes] = {};  // whose additions overlap
   int64_t i = 0;
-  for (; i + 2 * lanes <= n; i += 2 * lanes)
-    for (int j = 0; j < lanes; ++j) lane[j] += double(x[i + j] + x[i + lanes + j]);
-  for (int j = 0; i < n; ++i, j = (j + 1) % lanes) lane[j] += double(x[i]);
-  for (int width = lanes / 2; width > 0; width /= 2)
-    for (int j = 0; j < width; ++j) lane[j] += lane[j + width];
-  return lane[0];
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    for (int j = 0; j < lanes; ++j) even[j] += double(x[i + j] + x[i + lanes + j]);
+    for (int j = 0; j < lanes; ++j) odd[j] += double(x[i + 2 * lanes + j] + x[i + 3 * lanes + j]);
+  }
+  for (; i + lanes <= n; i += lanes)
+    for (int j = 0; j < lanes; ++j) even[j] += double(x[i + j]);
+  double rest = 0;
+  for (; i < n; ++i) rest += double(x[i]);
+  for (int j = 0; j < lanes; ++j) even[j] += odd[j];
+  return (((even[0] + even[4]) + (even[2] + even[6])) + ((even[1] + even[5]) + (even[3] + even[7]))) + rest;
 }
 
 template <class T>
