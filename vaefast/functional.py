@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import _checks, autograd, reference
+from .linear import linear_bernoulli_log_likelihood
 
 __all__ = [
     "ELBO",
@@ -25,6 +26,7 @@ __all__ = [
     "gaussian_kl",
     "gaussian_log_likelihood",
     "gaussian_log_prob",
+    "linear_bernoulli_log_likelihood",
     "reparameterize",
     "rsample_kl",
 ]
