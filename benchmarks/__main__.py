@@ -20,7 +20,9 @@ from . import measure, report, training
 RESULTS = Path(__file__).parent / "results"
 SIZES = [(8, 64, 4), (128, 784, 20), (1024, 784, 64), (4096, 784, 64), (16384, 784, 64)]  # batch, pixels, latents
 LARGE = (65536, 1024, 64)  # 2^26 pixels, for a GPU
-ELEMENTS = [2560, 2**20, 2**24]
+ELEMENTS = [2560, 2**20, 2**24]  # of samples
+PIXELS = [2**n for n in (16, 18, 20, 22, 24, 26, 27)]  # of the scaling curve, on the CPU
+LINEAR = [(256, 512, 20_000), (4096, 512, 20_000), (4096, 128, 30_000)]  # batch, hidden, outputs
 
 
 def stamp(device: str) -> dict[str, Any]:
@@ -61,6 +63,10 @@ def plan(device: str, threads: list[int], quick: bool) -> list[tuple[str, dict[s
         loss("bernoulli", size, torch.bfloat16, threads[-1])
         loss("gaussian", size, torch.float32, threads[-1])
     jobs += [("sampling", dict(elements=n, device=device, budget=budget)) for n in ELEMENTS]
+    if not quick:
+        if device == "cpu":
+            jobs += [("scaling", dict(elements=n, threads=count, budget=1.0)) for count in threads for n in PIXELS]
+        jobs += [("linear", dict(batch=b, hidden=h, outputs=n, device=device, budget=budget)) for b, h, n in LINEAR]
     jobs += [
         ("training", dict(name=name, build=build, device=device, compiled=compiled, budget=2 * budget))
         for name, build in (("mlp", training.mlp), ("convolutional", training.convolutional))
@@ -84,9 +90,10 @@ def main() -> None:
     if arguments.device == "cuda" or (arguments.quick and not arguments.threads):
         threads = threads[-1:]
     torch.manual_seed(0)
-    results: dict[str, Any] = {"stamp": stamp(arguments.device), "loss": [], "sampling": [], "training": []}
     jobs = plan(arguments.device, threads, arguments.quick)
-    functions = {"loss": measure.loss, "sampling": measure.sampling, "training": training.train}
+    functions = {"loss": measure.loss, "sampling": measure.sampling, "scaling": measure.scaling}
+    functions |= {"linear": measure.linear, "training": training.train}
+    results: dict[str, Any] = {"stamp": stamp(arguments.device)} | {kind: [] for kind in functions}
     with Progress(console=Console(stderr=True)) as progress:
         for kind, options in progress.track(jobs, description="measuring"):
             torch.set_num_threads(options.pop("threads", threads[-1]))

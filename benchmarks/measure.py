@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vaefast
@@ -78,6 +79,18 @@ def peak_bytes(step: Step, device: str) -> int | None:
     return 1024 * max(0, kilobytes("VmHWM") - before)
 
 
+class Output(torch.autograd.Function):
+    """A decoder's output, which a loss may overwrite: not a leaf, in memory that lies ready."""
+
+    @staticmethod
+    def forward(ctx: Any, leaf: Tensor, memory: Tensor) -> Tensor:
+        return memory.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
 def loss(
     likelihood: str,
     batch: int,
@@ -103,7 +116,10 @@ def loss(
     a, b, out = (torch.rand(batch, pixels, **make) for _ in range(3))
     floor: dict[str, Step] = {"floor": lambda: torch.add(a, b, out=out)}
     wait: Step = torch.cuda.synchronize if device == "cuda" else lambda: None
-    times = medians({name: both(f) for name, f in losses.items()} | floor, budget, wait)
+    steps = {name: both(f) for name, f in losses.items()}
+    inplace, memory = vaefast.ELBOLoss(likelihood, inplace=True), leaves[0].detach().clone()
+    steps["vaefast, in place"] = both(lambda recon_x, *rest: inplace(Output.apply(recon_x, memory), *rest))
+    times = medians(steps | floor, budget, wait)
     forwards = medians({name: forward(f) for name, f in losses.items()}, budget / 2, wait)
     size = a.element_size()
     traffic = size * (3 * batch * pixels + 4 * batch * latents)  # operands read once, gradients written once
@@ -118,10 +134,13 @@ def loss(
         "forward_and_backward_us": times,
         "forward_us": forwards,
         "operators": {name: operators(both(f)) for name, f in losses.items() if name != "compile"},
-        "peak_bytes": {name: peak_bytes(both(f), device) for name, f in losses.items()},
+        "peak_bytes": {name: peak_bytes(step, device) for name, step in steps.items()},
         "gigabytes_per_second": round(traffic / times["vaefast"]["median"] / 1e3, 2),
         "percent_of_bandwidth": round(100 * traffic / times["vaefast"]["median"] / bandwidth, 1),
-        "times_the_floor": round(times["vaefast"]["median"] / times["floor"]["median"], 2),
+        "times_the_floor": {
+            name: round(times[name]["median"] / times["floor"]["median"], 2)
+            for name in ("vaefast", "vaefast, in place")
+        },
     }
 
 
@@ -140,3 +159,41 @@ def sampling(elements: int, device: str, budget: float) -> dict[str, Any]:
     wait: Step = torch.cuda.synchronize if device == "cuda" else lambda: None
     steps = {"vaefast": both(lambda: vaefast.functional.reparameterize(mu, logvar)), "eager": both(eager)}
     return {"elements": shape[0] * 64, "forward_and_backward_us": medians(steps, budget, wait)}
+
+
+def scaling(elements: int, budget: float) -> dict[str, Any]:
+    """One row: the cost of a pixel of the loss, forward with backward, at any size."""
+    shape = (elements // 1024, 1024)
+    leaves = [torch.randn(shape[0], n).requires_grad_() for n in (1024, 16, 16)]
+    x, criterion = torch.rand(shape).round(), vaefast.ELBOLoss()
+    step = {"vaefast": lambda: torch.autograd.grad(criterion(leaves[0], x, *leaves[1:]), leaves)}
+    times = medians(step, budget, lambda: None)
+    nanoseconds = round(1e3 * times["vaefast"]["median"] / elements, 4)
+    return {"elements": elements, "threads": torch.get_num_threads(), "nanoseconds_per_element": nanoseconds}
+
+
+def linear(batch: int, hidden: int, outputs: int, device: str, budget: float) -> dict[str, Any]:
+    """One row: a linear layer and its Bernoulli likelihood, in blocks and whole, forward with backward."""
+    h, weight, bias = (torch.randn(n, device=device) for n in ((batch, hidden), (outputs, hidden), (outputs,)))
+    leaves = [h.requires_grad_(), weight.div_(hidden**0.5).requires_grad_(), bias.requires_grad_()]
+    x = torch.rand(batch, outputs, device=device).round()
+
+    def in_blocks() -> Tensor:
+        return vaefast.functional.linear_bernoulli_log_likelihood(*leaves, x, reduction="mean")
+
+    def whole() -> Tensor:
+        return vaefast.functional.bernoulli_log_likelihood(F.linear(*leaves), x, reduction="mean")
+
+    def eager() -> Tensor:
+        return -F.binary_cross_entropy_with_logits(F.linear(*leaves), x, reduction="sum") / batch
+
+    losses = {"in blocks": in_blocks, "vaefast": whole, "eager": eager}
+    steps: dict[str, Step] = {name: lambda f=f: torch.autograd.grad(f(), leaves) for name, f in losses.items()}
+    wait: Step = torch.cuda.synchronize if device == "cuda" else lambda: None
+    return {
+        "batch": batch,
+        "hidden": hidden,
+        "outputs": outputs,
+        "forward_and_backward_us": medians(steps, budget, wait),
+        "peak_bytes": {name: peak_bytes(step, device) for name, step in steps.items()},
+    }

@@ -21,22 +21,26 @@ def size(row: dict[str, Any]) -> str:
     return f"{row['batch']} x {row['pixels']} + {row['latents']}"
 
 
+def megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 2**20:.0f}"
+
+
 LOSS_HEADER = [
     *("likelihood", "size", "dtype", "threads", "us", "forward us", "eager", "compile", "examples", "distributions"),
-    *("pyro", "GB/s", "% of bandwidth", "floors", "operators (eager)", "peak MB (eager)"),
+    *("pyro", "GB/s", "% of bandwidth", "floors", "in place", "operators (eager)", "peak MB (in place, eager)"),
 ]
 
 
 def loss_cells(row: dict[str, Any]) -> list[str]:
     times, operators, peak = row["forward_and_backward_us"], row["operators"], row["peak_bytes"]
-    megabytes = " ".join(f"{peak[n] / 2**20:.0f}" if peak[n] is not None else "-" for n in ("vaefast", "eager"))
-    first, second = megabytes.split()
+    ours, inplace, eager = (megabytes(peak[name]) for name in ("vaefast", "vaefast, in place", "eager"))
+    floors = row["times_the_floor"].values()
     return [
         *(row["likelihood"], size(row), row["dtype"], str(row["threads"])),
         *(f"{times['vaefast']['median']:.0f}", f"{row['forward_us']['vaefast']['median']:.0f}"),
         *(ratio(row, name) for name in ("eager", "compile", "examples", "distributions", "pyro")),
-        *(f"{row['gigabytes_per_second']:.1f}", f"{row['percent_of_bandwidth']:.0f}", f"{row['times_the_floor']:.2f}"),
-        *(f"{operators['vaefast']} ({operators['eager']})", f"{first} ({second})"),
+        *(f"{row['gigabytes_per_second']:.1f}", f"{row['percent_of_bandwidth']:.0f}", *(f"{n:.2f}" for n in floors)),
+        *(f"{operators['vaefast']} ({operators['eager']})", f"{ours} ({inplace}, {eager})"),
     ]
 
 
@@ -55,10 +59,36 @@ def training_cells(row: dict[str, Any]) -> list[list[str]]:
     return [[row["model"], name, str(rate), share.get(name, "")] for name, rate in row["samples_per_second"].items()]
 
 
+SCALING_HEADER = ["pixels", "ns per pixel, 1 thread", "ns per pixel, 2 threads", "speed-up"]
+
+
+def scaling_cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    cost: dict[int, list[float]] = {}
+    for row in rows:
+        cost.setdefault(row["elements"], []).append(row["nanoseconds_per_element"])
+    return [
+        [f"2^{n.bit_length() - 1}", *(f"{c:.3f}" for c in each), f"{each[0] / each[-1]:.2f}"]
+        for n, each in cost.items()
+    ]
+
+
+LINEAR_HEADER = ["batch x hidden x outputs", "ms in blocks (vaefast, eager)", "peak MB in blocks (vaefast, eager)"]
+
+
+def linear_cells(row: dict[str, Any]) -> list[str]:
+    names = ("in blocks", "vaefast", "eager")
+    ms = [f"{row['forward_and_backward_us'][name]['median'] / 1e3:.0f}" for name in names]
+    peak = [megabytes(row["peak_bytes"][name]) for name in names]
+    shape = f"{row['batch']} x {row['hidden']} x {row['outputs']}"
+    return [shape, *(f"{first} ({second}, {third})" for first, second, third in (ms, peak))]
+
+
 def tables(results: Results) -> list[tuple[list[str], list[list[str]]]]:
     return [
         (LOSS_HEADER, [loss_cells(row) for row in results["loss"]]),
         (SAMPLING_HEADER, [sampling_cells(row) for row in results["sampling"]]),
+        (SCALING_HEADER, scaling_cells(results["scaling"])),
+        (LINEAR_HEADER, [linear_cells(row) for row in results["linear"]]),
         (TRAINING_HEADER, [cells for row in results["training"] for cells in training_cells(row)]),
     ]
 
@@ -121,14 +151,15 @@ def where(stamp: dict[str, Any]) -> str:
 
 def section(results: Results, files: str) -> str:
     """The README's speed section, without its heading."""
-    loss, sampling, training = (markdown(*table) for table in tables(results))
+    loss, sampling, scaling, linear, training = (markdown(*table) for table in tables(results))
     return f"""
 {where(results["stamp"])} ([all figures]({files}.json)).
-Medians of interleaved runs, forward and backward pass of the ELBO loss. "us" is vaefast's time; "eager" to "pyro" say how
-many times as long the others take: "eager" is the best that people write, from logits; "compile" is torch.compile of that;
-"examples" is the loss of pytorch/examples, from the sigmoid that its decoder ends in. Bytes are counted as one read of
-every operand and one write of every gradient; a floor is what `torch.add(a, b, out=c)` of the same size takes in the
-same run. Peak memory is what a call holds beyond its inputs.
+Medians of interleaved runs, every call timed warm, forward and backward pass of the ELBO loss. "us" is vaefast's time;
+"eager" to "pyro" say how many times as long the others take: "eager" is the best that people write, from logits;
+"compile" is torch.compile of that; "examples" is the loss of pytorch/examples, from the sigmoid that its decoder ends
+in. Bytes are counted as one read of every operand and one write of every gradient; a floor is what
+`torch.add(a, b, out=c)` of the same size takes in the same run; "in place" is the same for `inplace=True`. Peak memory
+is what a call holds beyond its inputs.
 
 ![throughput against size]({files}.png)
 
@@ -136,6 +167,12 @@ same run. Peak memory is what a call holds beyond its inputs.
 Reparameterized samples, forward and backward:
 
 {sampling}
+The cost of a pixel, from what fits in a cache to what does not:
+
+{scaling}
+A linear layer with its Bernoulli likelihood, in blocks (`linear_bernoulli_log_likelihood`) and with its output whole:
+
+{linear}
 Whole training steps (encoder, decoder, Adam), in samples per second:
 
 {training}"""

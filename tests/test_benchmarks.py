@@ -27,6 +27,8 @@ def test_a_run_ends_in_tables_and_a_plot(tmp_path):
         "stamp": command.stamp("cpu"),
         "loss": rows,
         "sampling": [measure.sampling(640, "cpu", 0.01)],
+        "scaling": [measure.scaling(2**12, 0.01)],
+        "linear": [measure.linear(4, 3, 300, "cpu", 0.01)],
         "training": [training.train("mlp", training.mlp, "cpu", False, 0.01)],
     }
     assert rows[0]["operators"]["vaefast"] < rows[0]["operators"]["eager"]
@@ -34,7 +36,8 @@ def test_a_run_ends_in_tables_and_a_plot(tmp_path):
     report.plot(results, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
     text = report.section(json.loads(json.dumps(results)), "results")
-    assert "| bernoulli | 4 x 64 + 2 | float32 |" in text and "| mlp | vaefast |" in text
+    for row in ("| bernoulli | 4 x 64 + 2 | float32 |", "| 2^12 |", "| 4 x 3 x 300 |", "| mlp | vaefast |"):
+        assert row in text
 
 
 def test_the_readme_shows_the_committed_results():

@@ -1,6 +1,5 @@
 """What the backward passes share: vector-Jacobian products by a sweep, by buffers of the forward pass, by the composite."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,6 @@ from . import _ops
 Grads = Sequence[Tensor | None]
 
 
-@functools.cache
 def bits(flags: tuple[bool, ...]) -> int:
     return sum(1 << k for k, flag in enumerate(flags) if flag)
 
