@@ -5,11 +5,23 @@
 
 from importlib.metadata import version as _version
 
-from . import functional, likelihoods
+from . import functional, likelihoods, priors, schedules
 from ._ops import empty_cache
 from .functional import ELBO
-from .losses import ELBOLoss
+from .losses import ELBOLoss, IWAELoss
 from .model import VAE, conv_vae, mlp_vae
 
-__all__ = ["ELBO", "ELBOLoss", "VAE", "conv_vae", "empty_cache", "functional", "likelihoods", "mlp_vae"]
+__all__ = [
+    "ELBO",
+    "ELBOLoss",
+    "IWAELoss",
+    "VAE",
+    "conv_vae",
+    "empty_cache",
+    "functional",
+    "likelihoods",
+    "mlp_vae",
+    "priors",
+    "schedules",
+]
 __version__ = _version("vaefast")

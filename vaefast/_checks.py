@@ -75,9 +75,13 @@ def batch_dims(function: str, value: object, name: str, tensor: Tensor) -> int:
     return value
 
 
-def reduction(function: str, value: object, allowed: tuple[str, ...] = REDUCTIONS) -> None:
+def choice(function: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{function}: reduction must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        raise ValueError(f"{function}: {name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def reduction(function: str, value: object, allowed: tuple[str, ...] = REDUCTIONS) -> None:
+    choice(function, "reduction", value, allowed)
 
 
 def number(function: str, name: str, value: object, *, minimum: float = -math.inf) -> None:

@@ -11,6 +11,8 @@ from . import _checks, _ops, autograd
 from ._paths import has_kernel, needs_composite, needs_grad
 from ._vjp import composite_vjp
 
+__all__ = ["linear_bernoulli_log_likelihood"]
+
 _BLOCK = 1 << 21  # elements of the output at a time: few enough for a cache, many enough for matrix products
 
 Options = tuple[str, float]  # reduction, target_scale
@@ -138,7 +140,7 @@ def linear_bernoulli_log_likelihood(
     Example:
         >>> head, h, x = torch.nn.Linear(8, 30_000), torch.rand(4, 8), torch.ones(4, 30_000, dtype=torch.bool)
         >>> mu, logvar = torch.zeros(4, 2), torch.zeros(4, 2)
-        >>> from vaefast.functional import gaussian_kl
+        >>> from vaefast.terms import gaussian_kl
         >>> fit = linear_bernoulli_log_likelihood(h, head.weight, head.bias, x, reduction="mean")
         >>> (gaussian_kl(mu, logvar, reduction="mean") - fit).backward()  # minus the ELBO
     """

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from . import _checks, autograd, likelihoods
-from .functional import gaussian_kl
+from .functional import free_bits_kl, gaussian_kl, gaussian_log_prob, log_weights, renyi_bound
+from .objectives import FREE_BITS
 
-__all__ = ["ELBOLoss", "Parts"]
+__all__ = ["ELBOLoss", "IWAELoss", "Parts"]
 
 _NAME = "vaefast.ELBOLoss"
 
@@ -33,8 +34,12 @@ class ELBOLoss(nn.Module):
             unit variance, or a pair (mean, logvar)), or an object of vaefast.likelihoods.
         beta: weight of the KL (Higgins et al. 2017): a number, or a 0-dimensional tensor.
         reduction: "mean", "sum" or "none".
-        free_bits: nats that each latent dimension's KL, averaged over the batch, may have for free (Kingma et al. 2016):
-            the KL becomes the sum over dimensions of max(free_bits, mean KL), and `parts.kl` stays the true one.
+        free_bits: nats of KL that are free (Kingma et al. 2016), in the meaning that `free_bits_per` names, see
+            `functional.free_bits_kl`; by default each latent dimension's KL, averaged over the batch, counts as at least
+            free_bits. `parts.kl` stays the true KL.
+        estimator: "analytic", the KL in closed form, or "mc", log q(z|x) - log p(z) at the sample z that recon_x was made
+            of and that the call is then given.
+        prior: for "mc": p(z), an object with log_prob(z) of shape (B,), such as vaefast.priors.VampPrior.
         inplace: write the gradient over the decoder's output where that is possible, which saves a tensor of its size.
             The output is then spent: using it afterwards in a backward pass raises torch's version error.
         validate: look at the values: ValueError for NaN or infinite inputs and for Bernoulli targets outside [0, 1].
@@ -54,6 +59,9 @@ class ELBOLoss(nn.Module):
         beta: float | Tensor = 1.0,
         reduction: str = "mean",
         free_bits: float | None = None,
+        free_bits_per: str = "dimension",
+        estimator: str = "analytic",
+        prior: Any = None,
         inplace: bool = False,
         validate: bool = False,
         target_scale: float = 1.0,
@@ -61,8 +69,14 @@ class ELBOLoss(nn.Module):
         super().__init__()
         _checks.beta(_NAME, beta)
         _checks.reduction(_NAME, reduction)
+        _checks.choice(_NAME, "free_bits_per", free_bits_per, FREE_BITS)
+        _checks.choice(_NAME, "estimator", estimator, ("analytic", "mc"))
         if free_bits is not None:
             _checks.number(_NAME, "free_bits", free_bits, minimum=0.0)
+            if estimator == "mc":
+                raise ValueError(f"{_NAME}: free_bits needs estimator='analytic', which knows each dimension's KL")
+        if prior is not None and (estimator != "mc" or not hasattr(prior, "log_prob")):
+            raise ValueError(f"{_NAME}: prior must have log_prob and needs estimator='mc', got {type(prior).__name__}")
         if isinstance(likelihood, str):
             self.likelihood = likelihoods.by_name(likelihood, target_scale=target_scale)
         elif target_scale != 1.0:
@@ -72,6 +86,9 @@ class ELBOLoss(nn.Module):
         self.beta = beta
         self.reduction = reduction
         self.free_bits = free_bits
+        self.free_bits_per = free_bits_per
+        self.estimator = estimator
+        self.prior = prior
         self.inplace = inplace
         self.validate = validate
 
@@ -82,6 +99,7 @@ class ELBOLoss(nn.Module):
         mu: Tensor,
         logvar: Tensor,
         *,
+        z: Tensor | None = None,
         prior_mu: Tensor | None = None,
         prior_logvar: Tensor | None = None,
         beta: float | Tensor | None = None,
@@ -95,6 +113,7 @@ class ELBOLoss(nn.Module):
             recon_x: the decoder's output, shape (B, D).
             x: data of the same shape.
             mu, logvar: of q(z|x), of one shape (B, L).
+            z: for estimator="mc" alone: the sample that recon_x was made of, of the shape of mu.
             prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
             beta: instead of the module's, for this call.
             weight: weight of each sample's loss, shape (B,). "mean" still divides by B.
@@ -110,6 +129,7 @@ class ELBOLoss(nn.Module):
             (beta is weight is mask is prior_mu is prior_logvar is None)
             and not (return_parts or self.inplace or self.validate or torch.compiler.is_compiling())
             and (self.free_bits is None and self.reduction != "none" and getattr(likelihood, "direct", False))
+            and (z is None and self.estimator == "analytic")
             and not isinstance(self.beta, Tensor)
         ):
             # Twenty small checks in Python cost as much as a small batch, so the everyday call is checked and run in
@@ -141,10 +161,15 @@ class ELBOLoss(nn.Module):
             if weight.shape != batch:
                 raise ValueError(f"{_NAME}: weight must have shape {tuple(batch)}, got {tuple(weight.shape)}")
             _checks.same_device(_NAME, "weight", weight, "x", x)
+        if (z is None) != (self.estimator == "analytic"):
+            raise ValueError(f"{_NAME}: z must be given for estimator='mc' and only then")
+        if z is not None:
+            _checks.tensor(_NAME, "z", z)
+            _checks.same_shape(_NAME, "z", z, "mu", mu)
         if self.validate:
             self._check_values(operands, latent, x, beta, weight, mask)
 
-        if fused and self.free_bits is None and self.reduction != "none":
+        if fused and self.free_bits is None and self.reduction != "none" and z is None:
             loss, *parts = autograd.elbo_loss(
                 likelihood.term,
                 operands,
@@ -162,17 +187,22 @@ class ELBOLoss(nn.Module):
             fit, kl = parts
         else:
             fit = likelihood.log_prob(recon_x, x, mask=mask)
-            kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar)
-            loss = beta * (kl if self.free_bits is None else self._floored_kl(latent)) - fit
+            if z is None:
+                kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar)
+            else:
+                log_p = gaussian_log_prob(z, prior_mu, prior_logvar) if self.prior is None else self.prior.log_prob(z)
+                kl = gaussian_log_prob(z, mu, logvar) - log_p
+            counted = kl
+            if self.free_bits is not None:
+                counted = free_bits_kl(
+                    gaussian_kl(*latent, reduction="elementwise"), self.free_bits, self.free_bits_per
+                )
+            loss = beta * counted - fit
             if weight is not None:
                 loss = weight * loss
             if self.reduction != "none":
                 loss = loss.sum() if self.reduction == "sum" else loss.mean()
         return (loss, Parts(fit, kl, fit - beta * kl)) if return_parts else loss
-
-    def _floored_kl(self, latent: tuple[Tensor, ...]) -> Tensor:
-        per_dimension = gaussian_kl(*latent, reduction="elementwise").mean(0)
-        return per_dimension.clamp(min=self.free_bits).sum()
 
     def _check_values(
         self,
@@ -198,6 +228,91 @@ class ELBOLoss(nn.Module):
                 raise ValueError(f"{_NAME}: {name} must lie in [0, 1], got values from {low:g} to {high:g}")
 
     def extra_repr(self) -> str:
-        options = {"free_bits": self.free_bits, "inplace": self.inplace, "validate": self.validate}
+        options = {
+            "free_bits": self.free_bits,
+            "estimator": self.estimator == "mc" and "mc",
+            "inplace": self.inplace,
+            "validate": self.validate,
+        }
         named = "".join(f", {name}={value}" for name, value in options.items() if value not in (None, False))
         return f"beta={self.beta}, reduction={self.reduction!r}{named}"
+
+
+class IWAELoss(nn.Module):
+    """Minus the importance-weighted bound log (1/K sum_k w_k) on log p(x) (Burda et al. 2016), or minus a Renyi bound.
+
+    Args:
+        likelihood: as for ELBOLoss.
+        alpha: order of the Renyi bound (Li and Turner 2016): 0 is IWAE, 1 the K-sample ELBO.
+        gradient: the encoder's gradient. "standard": of the bound as it is, whose signal-to-noise ratio falls with K;
+            "stl": without the score function of q, so that it is 0 where q is exact (Roeder et al. 2017), biased for
+            K > 1; "dreg": doubly reparameterized, unbiased, and better the larger K is (Tucker et al. 2019).
+        reduction: "mean" over the batch, "sum" or "none".
+
+    Example:
+        >>> encoder, decoder = nn.Linear(6, 4), nn.Linear(2, 6)
+        >>> x = torch.rand(8, 6).round()
+        >>> mu, logvar = encoder(x).chunk(2, 1)
+        >>> z = mu + torch.exp(logvar / 2) * torch.randn(5, 8, 2)  # or functional.reparameterize(mu, logvar, num_samples=5)
+        >>> loss = IWAELoss(gradient="dreg")(decoder(z), x, z, mu, logvar)
+        >>> loss.backward()
+    """
+
+    def __init__(
+        self,
+        likelihood: str | likelihoods.Likelihood = "bernoulli",
+        *,
+        alpha: float = 0.0,
+        gradient: str = "standard",
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        name = "vaefast.IWAELoss"
+        _checks.number(name, "alpha", alpha)
+        _checks.choice(name, "gradient", gradient, ("standard", "stl", "dreg"))
+        _checks.reduction(name, reduction)
+        self.likelihood = likelihoods.by_name(likelihood)
+        self.alpha = alpha
+        self.gradient = gradient
+        self.reduction = reduction
+
+    def forward(
+        self,
+        recon_x: Any,
+        x: Tensor,
+        z: Tensor,
+        mu: Tensor,
+        logvar: Tensor,
+        *,
+        prior_mu: Tensor | None = None,
+        prior_logvar: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """The loss: a scalar, or of shape (B,).
+
+        Args:
+            recon_x: what the decoder made of z, shape (K, B, D).
+            x: data, shape (B, D).
+            z: reparameterized samples of q(z|x), shape (K, B, L). "dreg" weights the gradient that reaches z in the
+                backward pass, whatever it comes from: use z for this loss alone.
+            mu, logvar: of q(z|x), shape (B, L).
+            prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
+            mask: bool, broadcastable to x; elements that are False are missing.
+        """
+        if self.gradient != "standard":
+            mu, logvar = mu.detach(), logvar.detach()
+        options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "mask": mask}
+        log_w = log_weights(recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
+        if self.gradient == "dreg" and z.requires_grad:
+            # The bound's gradient reaches log w_k times its normalized weight v_k. The score function's part of it,
+            # reparameterized once more, leaves (alpha + (1 - alpha) v_k) v_k of the path through z_k.
+            v = ((1 - self.alpha) * log_w.detach()).softmax(0)
+            factor = (self.alpha + (1 - self.alpha) * v).reshape(*v.shape, *(1,) * (z.dim() - 2))
+            z.register_hook(lambda grad: grad * factor.to(grad.dtype))
+        loss = -renyi_bound(log_w, self.alpha)
+        if self.reduction == "none":
+            return loss
+        return loss.sum() if self.reduction == "sum" else loss.mean()
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, gradient={self.gradient!r}, reduction={self.reduction!r}"

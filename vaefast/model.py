@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +103,20 @@ class VAE(nn.Module):
         zero = torch.zeros(n, *self.latent_shape, device=parameter.device, dtype=parameter.dtype)
         return self.likelihood.mean(self.decode(functional.reparameterize(zero, zero, generator=generator)))
 
+    @overload
+    def log_likelihood(
+        self, x: Tensor, num_samples: int = ..., *, chunk_size: int = ..., return_ess: Literal[False] = ...
+    ) -> Tensor: ...
+
+    @overload
+    def log_likelihood(
+        self, x: Tensor, num_samples: int = ..., *, chunk_size: int = ..., return_ess: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+
     @torch.no_grad()
-    def log_likelihood(self, x: Tensor, num_samples: int = 5000, *, chunk_size: int = 50) -> Tensor:
+    def log_likelihood(
+        self, x: Tensor, num_samples: int = 5000, *, chunk_size: int = 50, return_ess: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """log p(x) by importance sampling with q(z|x) as proposal (Burda et al. 2016): log mean_k p(x, z_k) / q(z_k|x).
 
         In expectation a lower bound on log p(x) that rises to it with num_samples. The samples are taken chunk_size at a
@@ -114,38 +126,40 @@ class VAE(nn.Module):
             x: data, shape (B, D).
             num_samples: importance samples per datum.
             chunk_size: how many of them the decoder sees at once.
+            return_ess: also return the effective sample size, (sum w)^2 / sum w^2, of shape (B,): an estimate that rests on
+                few of its samples is not to be trusted.
 
         Returns:
-            nats, shape (B,).
+            nats, shape (B,); or (log p(x), effective sample size).
         """
-        log_px, _ = self._bounds(x, num_samples, chunk_size)
-        return log_px
+        log_px, _, ess = self._bounds(x, num_samples, chunk_size)
+        return (log_px, ess) if return_ess else log_px
 
-    def _bounds(self, x: Tensor, num_samples: int, chunk_size: int) -> tuple[Tensor, Tensor]:
-        """(log p(x), ELBO) from the same importance samples, each (B,)."""
+    def _bounds(self, x: Tensor, num_samples: int, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(log p(x), ELBO, effective sample size) from the same importance samples, each (B,)."""
         for argument, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"vaefast.VAE: {argument} must be a positive int, got {value!r}")
         mu, logvar = self.encode(x)
         total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
-        elbo = torch.zeros_like(total)
+        squares, elbo = total.clone(), torch.zeros_like(total)
         for start in range(0, num_samples, chunk_size):
             z = functional.reparameterize(mu, logvar, num_samples=min(chunk_size, num_samples - start))
-            log_w = self._log_weights(x, z, mu, logvar).double()
+            recon_x = self._decode_samples(z)
+            log_w = functional.log_weights(recon_x, x, z, mu, logvar, likelihood=self.likelihood).double()
             total = torch.logaddexp(total, log_w.logsumexp(0))
+            squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
             elbo += log_w.sum(0)
         dtype = torch.promote_types(mu.dtype, torch.float32)
-        return (total - math.log(num_samples)).to(dtype), (elbo / num_samples).to(dtype)
+        ess = (2 * total - squares).exp()
+        return (total - math.log(num_samples)).to(dtype), (elbo / num_samples).to(dtype), ess.to(dtype)
 
-    def _log_weights(self, x: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-        """log p(x|z) + log p(z) - log q(z|x), shape (K, B), for z of shape (K, B, L)."""
-        samples = z.shape[0]
+    def _decode_samples(self, z: Tensor) -> Any:
+        """The decoder's output, or outputs, for z of shape (K, B, L), with K and B in front."""
         recon_x = self.decode(z.flatten(0, 1))
-        repeated = x.expand(samples, *x.shape).flatten(0, 1)
-        fit = self.likelihood.log_prob(recon_x, repeated).unflatten(0, (samples, x.shape[0]))
-        prior = functional.gaussian_log_prob(z, batch_dims=2)
-        posterior = functional.gaussian_log_prob(z, mu, logvar, batch_dims=2)
-        return fit + prior - posterior
+        if isinstance(recon_x, Tensor):
+            return recon_x.unflatten(0, z.shape[:2])
+        return tuple(t.unflatten(0, z.shape[:2]) for t in recon_x)
 
     @torch.no_grad()
     def posterior_gap(self, x: Tensor, *, num_samples: int = 5000, chunk_size: int = 50) -> Tensor:
@@ -153,7 +167,7 @@ class VAE(nn.Module):
 
         Both terms come from the same samples, so the gap of an exact posterior is 0 and not noise.
         """
-        log_px, elbo = self._bounds(x, num_samples, chunk_size)
+        log_px, elbo, _ = self._bounds(x, num_samples, chunk_size)
         return log_px - elbo
 
 

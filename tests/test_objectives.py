@@ -1,0 +1,393 @@
+"""Every objective against evidence that is not vaefast's: closed forms, quadrature, torch.distributions in float64,
+enumeration; estimators against the gradient they estimate; and the errors of other libraries, each as a case that their
+formula fails."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
+
+import vaefast
+from vaefast import functional as VF
+
+F64 = torch.float64
+LOG_PX, ELBO, IWAE_2, RENYI_HALF = -1.5134779691271336, -1.7003289278022526, -1.5787741233489254, -1.5856849628093812
+MU, LOGVAR = 0.8, -0.7
+SLOPE, BIAS = torch.tensor([1.5, -2.0, 0.7, 3.0], dtype=F64), torch.tensor([0.2, -0.5, 1.0, -1.0], dtype=F64)
+X = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=F64)
+
+
+def decode(z):
+    """The decoder of the one-dimensional model: logits of shape (..., 4) from z of shape (..., 1)."""
+    return z * SLOPE + BIAS
+
+
+def nodes(n):
+    """Gauss-Hermite quadrature of E[f(eps)], eps ~ N(0, 1): points and weights."""
+    points, weights = np.polynomial.hermite_e.hermegauss(n)
+    return torch.from_numpy(points), torch.from_numpy(weights / math.sqrt(2 * math.pi))
+
+
+def pairs(mu, logvar, n=120):
+    """log w of every pair of quadrature points, (2, n^2), and the pairs' weights."""
+    points, weights = nodes(n)
+    z = mu + torch.exp(logvar / 2) * points[:, None, None]  # (n, 1, 1)
+    log_w = VF.log_weights(decode(z), X[None], z, mu.expand(1, 1), logvar.expand(1, 1))[:, 0]
+    first, second = (grid.flatten() for grid in torch.meshgrid(log_w, log_w, indexing="ij"))
+    return torch.stack([first, second]), torch.outer(weights, weights).flatten()
+
+
+@pytest.fixture
+def q():
+    return torch.tensor(MU, dtype=F64, requires_grad=True), torch.tensor(LOGVAR, dtype=F64, requires_grad=True)
+
+
+class TestExactValues:
+    """The one-dimensional Bernoulli model, whose bounds quadrature gives to 1e-9."""
+
+    def test_elbo_iwae_and_renyi(self, q):
+        log_w, weights = pairs(*q)
+        for bound, exact in (
+            (log_w[0], ELBO),
+            (VF.renyi_bound(log_w, 1.0), ELBO),
+            (VF.iwae_bound(log_w), IWAE_2),
+            (VF.renyi_bound(log_w, 0.0), IWAE_2),
+            (VF.ciwae_bound(log_w, 0.25), 0.25 * ELBO + 0.75 * IWAE_2),
+            (VF.miwae_bound(log_w[None]), IWAE_2),
+            (VF.miwae_bound(log_w[:, None]), ELBO),
+            (VF.piwae_bounds(log_w[:, None]).decoder, IWAE_2),
+            (VF.piwae_bounds(log_w[:, None]).encoder, ELBO),
+        ):
+            assert abs((weights * bound).sum().item() - exact) < 1e-7
+
+    def test_log_px_and_renyi_of_infinitely_many_samples(self, q):
+        """The points stand for samples that come in the proportions of their weights."""
+        points, weights = nodes(160)
+        z = q[0] + torch.exp(q[1] / 2) * points[:, None, None]
+        log_w = VF.log_weights(decode(z), X[None], z, q[0].expand(1, 1), q[1].expand(1, 1))
+        for alpha, exact in ((0.0, LOG_PX), (0.5, RENYI_HALF)):
+            weighted = log_w + (160 * weights).log()[:, None] / (1 - alpha)
+            assert abs(VF.renyi_bound(weighted, alpha).item() - exact) < 1e-7
+
+    def test_bounds_are_ordered(self):
+        log_w = torch.randn(16, 400, dtype=F64)
+        for bounds in (
+            [VF.renyi_bound(log_w, alpha) for alpha in (-2.0, 0.0, 0.5, 1.0, 3.0)],
+            [VF.iwae_bound(log_w), VF.ciwae_bound(log_w, 0.3), VF.renyi_bound(log_w, 1.0)],
+        ):
+            for higher, lower in itertools.pairwise(bounds):
+                assert (higher >= lower - 1e-12).all()
+
+    def test_renyi_is_continuous_at_one(self):
+        log_w = torch.randn(16, 50, dtype=F64)
+        torch.testing.assert_close(VF.renyi_bound(log_w, 1 + 1e-7), VF.renyi_bound(log_w, 1.0), rtol=0, atol=1e-6)
+
+
+class TestGradientEstimators:
+    """The mean over many draws against the gradient of the quadrature, within 4 standard errors."""
+
+    DRAWS = 200_000
+
+    def draws(self, k, draws, **options):
+        """Each draw's gradient of minus the bound by (mu, logvar), (draws, 2)."""
+        mu, logvar = (torch.full((draws, 1), v, dtype=F64, requires_grad=True) for v in (MU, LOGVAR))
+        z = VF.reparameterize(mu, logvar, num_samples=k)
+        loss = vaefast.IWAELoss(reduction="sum", **options)(decode(z), X.expand(draws, 4), z, mu, logvar)
+        return torch.cat(torch.autograd.grad(loss, (mu, logvar)), 1)
+
+    def exact(self, q, alpha):
+        log_w, weights = pairs(*q)
+        return -torch.stack(torch.autograd.grad((weights * VF.renyi_bound(log_w, alpha)).sum(), q))
+
+    @pytest.mark.parametrize("gradient", ["standard", "dreg"])
+    @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+    def test_unbiased(self, q, gradient, alpha):
+        drawn = self.draws(2, self.DRAWS, gradient=gradient, alpha=alpha)
+        error = (drawn.mean(0) - self.exact(q, alpha)).abs() / (drawn.std(0) / self.DRAWS**0.5)
+        assert (error < 4).all(), error
+
+    def test_sticking_the_landing_is_unbiased_for_one_sample(self, q):
+        drawn = self.draws(1, self.DRAWS, gradient="stl")
+        error = (drawn.mean(0) - self.exact(q, 1.0)).abs() / (drawn.std(0) / self.DRAWS**0.5)
+        assert (error < 4).all(), error
+
+    def test_sticking_the_landing_is_zero_at_the_exact_posterior(self):
+        """p(x|z) = N(z, 1): q = N(x/2, 1/2) is exact, and every draw's gradient is 0; the standard one's is not."""
+        x = torch.randn(50, 1, dtype=F64)
+        for gradient in ("standard", "stl", "dreg"):
+            mu, logvar = (x / 2).requires_grad_(), torch.full_like(x, math.log(0.5)).requires_grad_()
+            z = VF.reparameterize(mu, logvar, num_samples=4)
+            loss = vaefast.IWAELoss("gaussian", gradient=gradient, reduction="sum")(z, x, z, mu, logvar)
+            largest = max(g.abs().max() for g in torch.autograd.grad(loss, (mu, logvar)))
+            assert largest > 1e-2 if gradient == "standard" else largest < 1e-12
+
+    def test_doubly_reparameterized_has_the_smaller_variance(self):
+        dreg, standard = (self.draws(64, 4000, gradient=g).var(0) for g in ("dreg", "standard"))
+        assert (dreg < standard).all(), (dreg, standard)
+
+    @pytest.mark.parametrize("gradient", ["standard", "stl", "dreg"])
+    def test_value_and_decoder_gradient_are_the_bounds(self, gradient):
+        mu, logvar = torch.randn(2, 6, 2, dtype=F64).unbind()
+        z = VF.reparameterize(mu.requires_grad_(), logvar, num_samples=3)
+        weight = torch.randn(2, 5, dtype=F64, requires_grad=True)
+        x = torch.rand(6, 5).round()
+        loss = vaefast.IWAELoss(gradient=gradient)(z @ weight, x, z, mu, logvar)
+        log_w = (
+            Independent(torch.distributions.Bernoulli(logits=z @ weight), 1).log_prob(x.double())
+            + Independent(Normal(torch.zeros_like(mu), 1.0), 1).log_prob(z)
+            - Independent(Normal(mu, torch.exp(logvar / 2)), 1).log_prob(z)
+        )
+        expected = -(log_w.logsumexp(0) - math.log(3)).mean()
+        torch.testing.assert_close(loss, expected)
+        got, true = (torch.autograd.grad(v, weight, retain_graph=True)[0] for v in (loss, expected))
+        torch.testing.assert_close(got, true)
+
+
+class TestKlTerm:
+    def test_three_meanings_of_free_bits(self):
+        kl = torch.tensor([[0.0, 1.0], [0.4, 3.0]], dtype=F64, requires_grad=True)
+        for per, free, value, gradient in (
+            ("dimension", 0.5, 0.5 + 2.0, [[0, 0.5], [0, 0.5]]),  # the first one's mean, 0.2, is free
+            ("element", 0.5, [1.5, 3.5], [[0, 1], [0, 1]]),
+            ("total", 3.0, 3.0, [[0, 0], [0, 0]]),  # the mean of the sums is 2.2
+            ("total", 2.0, 2.2, [[0.5, 0.5], [0.5, 0.5]]),
+        ):
+            got = VF.free_bits_kl(kl, free, per)
+            torch.testing.assert_close(got, torch.tensor(value, dtype=F64))
+            torch.testing.assert_close(
+                torch.autograd.grad(got.sum(), kl)[0], torch.tensor(gradient, dtype=F64), rtol=0, atol=1e-12
+            )
+
+    @pytest.mark.parametrize("per", ["dimension", "element", "total"])
+    def test_free_bits_of_the_loss(self, per):
+        logits, x, mu, logvar = torch.randn(6, 9), torch.rand(6, 9), torch.randn(6, 3), torch.randn(6, 3)
+        loss, parts = vaefast.ELBOLoss(free_bits=0.7, free_bits_per=per)(logits, x, mu, logvar, return_parts=True)
+        kl = kl_divergence(Normal(mu.double(), (logvar / 2).double().exp()), Normal(0.0, 1.0))
+        counted = {
+            "dimension": kl.mean(0).clamp(min=0.7).sum(),
+            "element": kl.clamp(min=0.7).sum(1).mean(),
+            "total": kl.sum(1).mean().clamp(min=0.7),
+        }[per]
+        torch.testing.assert_close(loss.double(), counted - parts.log_likelihood.mean().double(), rtol=1e-5, atol=0)
+        torch.testing.assert_close(parts.kl.double(), kl.sum(1), rtol=1e-5, atol=0)
+
+    def test_capacity(self):
+        kl = torch.tensor([1.0, 2.0], requires_grad=True)
+        for capacity, value, gradient in ((2.0, 5.0, -5.0), (torch.tensor(1.0), 5.0, 5.0)):
+            loss = VF.capacity_kl(kl, capacity, gamma=10.0)
+            assert loss == value
+            assert torch.equal(torch.autograd.grad(loss, kl)[0], torch.full((2,), gradient))
+
+    def test_balanced(self):
+        """The KL's own value; its gradients by q and by p times their shares."""
+        q = [torch.randn(5, 3, dtype=F64, requires_grad=True) for _ in range(2)]
+        p = [torch.randn(5, 3, dtype=F64, requires_grad=True) for _ in range(2)]
+        kl = kl_divergence(Normal(q[0], (q[1] / 2).exp()), Normal(p[0], (p[1] / 2).exp())).sum(1)
+        balanced = VF.balanced_kl(*q, *p, balance=0.8)
+        torch.testing.assert_close(balanced, kl)
+        got, whole = (torch.autograd.grad(v.sum(), [*q, *p]) for v in (balanced, kl))
+        for k, share in enumerate((0.2, 0.2, 0.8, 0.8)):
+            torch.testing.assert_close(got[k], share * whole[k])
+
+    def test_monte_carlo_kl(self):
+        """log q - log p at the sample, whose mean over samples is the KL."""
+        n = 100_000
+        mu, logvar = torch.full((n, 1), 0.3, dtype=F64), torch.full((n, 1), -2.0, dtype=F64)
+        z = VF.reparameterize(mu, logvar)
+        criterion = vaefast.ELBOLoss(estimator="mc", reduction="none")
+        nothing = torch.zeros(n, 0, dtype=F64)
+        prior = {"prior_mu": torch.tensor(-0.4, dtype=F64), "prior_logvar": torch.tensor(0.5, dtype=F64)}
+        at_samples = criterion(nothing, nothing, mu, logvar, z=z, **prior)
+        expected = Normal(mu, (logvar / 2).exp()).log_prob(z) - Normal(-0.4, math.exp(0.25)).log_prob(z)
+        torch.testing.assert_close(at_samples, expected[:, 0])
+        assert abs(at_samples.mean() - 0.939642510941544) < 4 * at_samples.std() / n**0.5  # exact for these two
+
+    def test_schedules(self):
+        linear, cyclical, sigmoid = vaefast.schedules.linear, vaefast.schedules.cyclical, vaefast.schedules.sigmoid
+        assert [linear(s, 4, start=1.0, stop=3.0).item() for s in (0, 1, 4, 9)] == [1.0, 1.5, 3.0, 3.0]
+        assert [cyclical(s, 8).item() for s in (0, 2, 4, 7, 8, 10)] == [0.0, 0.5, 1.0, 1.0, 0.0, 0.5]
+        assert sigmoid(100, 100).item() == 0.5
+        assert abs(sigmoid(110, 100, width=10).item() - 1 / (1 + math.exp(-1))) < 1e-7
+        assert sigmoid(10**6, 1).item() == 1.0 and linear(5, 10).dim() == 0
+
+
+class TestDecomposition:
+    def case(self, batch=5, dims=3):
+        mu, logvar = (torch.randn(batch, dims, dtype=F64) for _ in range(2))
+        return VF.reparameterize(mu, logvar), mu, logvar
+
+    @pytest.mark.parametrize("weights", ["stratified", "weighted"])
+    def test_the_parts_add_up_to_the_kl_at_the_sample(self, weights):
+        z, mu, logvar = self.case()
+        parts = VF.kl_decomposition(z, mu, logvar, 100, weights=weights)
+        log_q = Normal(mu, (logvar / 2).exp()).log_prob(z).sum(1)
+        torch.testing.assert_close(sum(parts), log_q - Normal(0.0, 1.0).log_prob(z).sum(1))
+
+    def test_weighted_estimates(self):
+        """Equation 5 of Chen et al., written out."""
+        z, mu, logvar = self.case()
+        parts = VF.kl_decomposition(z, mu, logvar, 40, weights="weighted")
+        for i in range(5):
+            each = Normal(mu, (logvar / 2).exp()).log_prob(z[i]).exp()  # (j, L)
+            q_z, q_dims = each.prod(1).sum() / 200, each.sum(0) / 200
+            torch.testing.assert_close(parts.mutual_information[i].exp(), each[i].prod() / q_z)
+            torch.testing.assert_close(parts.total_correlation[i].exp(), q_z / q_dims.prod())
+            torch.testing.assert_close(
+                parts.dimension_kl[i], q_dims.log().sum() - Normal(0.0, 1.0).log_prob(z[i]).sum()
+            )
+
+    def test_stratified_weights_are_unbiased(self):
+        """Over all batches of 3 of a data set of 5 that hold z's own sample, the mean estimate of q(z) is q(z)."""
+        z, mu, logvar = self.case()
+        log_q = Normal(mu, (logvar / 2).exp()).log_prob(z[0]).sum(1)
+        estimates = []
+        for others in itertools.permutations(range(1, 5), 2):
+            batch = [0, *others]
+            parts = VF.kl_decomposition(z[[0, 0, 0]], mu[batch], logvar[batch], 5)
+            estimates.append((log_q[0] - parts.mutual_information[0]).exp())
+        torch.testing.assert_close(torch.stack(estimates).mean(), log_q.exp().mean())
+
+
+class TestPosterior:
+    def test_effective_sample_size(self):
+        log_w = torch.randn(9, 4, dtype=F64) * 3
+        w = log_w.exp()
+        torch.testing.assert_close(VF.effective_sample_size(log_w), w.sum(0) ** 2 / (w * w).sum(0))
+        torch.testing.assert_close(VF.effective_sample_size(log_w + 1000), VF.effective_sample_size(log_w))
+
+    def test_active_units(self):
+        mu = torch.randn(1000, 3) * torch.tensor([1.0, 0.11, 0.05])
+        assert VF.active_units(mu).tolist() == [True, True, False]
+
+    def test_log_likelihood_reports_its_effective_sample_size(self):
+        vae = vaefast.mlp_vae((6,), latent_dim=2, hidden_dims=(8,))
+        x = torch.rand(5, 6).round()
+        one, streamed = (
+            (torch.manual_seed(3), vae.log_likelihood(x, 40, chunk_size=chunk, return_ess=True))[1]
+            for chunk in (40, 40)
+        )
+        assert torch.equal(one[1], streamed[1])
+        assert (one[1] >= 1).all() and (one[1] <= 40.001).all()
+        vae.encoder[-1].weight.data.zero_(), vae.encoder[-1].bias.data.zero_()
+        vae.decoder[0].weight.data.zero_()  # q is the prior and x does not depend on z: all weights are equal
+        torch.testing.assert_close(vae.log_likelihood(x, 40, chunk_size=7, return_ess=True)[1], torch.full((5,), 40.0))
+
+    def test_vamp_prior_is_the_mixture_of_posteriors(self):
+        encoder = torch.nn.Linear(6, 4, dtype=F64)
+        prior = vaefast.priors.VampPrior(encoder, torch.rand(7, 6, dtype=F64))
+        mu, logvar = encoder(prior.pseudo_inputs).chunk(2, 1)
+        mixture = MixtureSameFamily(
+            Categorical(torch.ones(7, dtype=F64)), Independent(Normal(mu, (logvar / 2).exp()), 1)
+        )
+        z = torch.randn(9, 2, dtype=F64)
+        torch.testing.assert_close(prior.log_prob(z), mixture.log_prob(z))
+        assert torch.autograd.grad(prior.log_prob(z).sum(), prior.pseudo_inputs)[0].abs().sum() > 0
+        drawn = prior.sample(20_000)
+        torch.testing.assert_close(drawn.mean(0), mixture.mean, rtol=0, atol=0.05)
+        mu_x, logvar_x = torch.randn(2, 9, 2, dtype=F64).unbind()
+        criterion = vaefast.ELBOLoss(estimator="mc", prior=prior, reduction="none")
+        nothing = torch.zeros(9, 0, dtype=F64)
+        expected = Independent(Normal(mu_x, (logvar_x / 2).exp()), 1).log_prob(z) - mixture.log_prob(z)
+        torch.testing.assert_close(criterion(nothing, nothing, mu_x, logvar_x, z=z), expected)
+
+
+class TestWhatOthersGetWrong:
+    """Formulas found in other libraries, each beside the right one."""
+
+    def test_importance_weights_favour_the_best_samples(self):
+        """Weights that are the softmax of the loss, instead of minus the loss, train on the worst samples."""
+        losses = torch.tensor([[1.0], [5.0], [10.0]])
+        log_w = (-losses).requires_grad_()
+        weights = torch.autograd.grad(VF.iwae_bound(log_w).sum(), log_w)[0]
+        assert weights[0] > 0.98
+        assert losses.softmax(0)[0] < 0.001
+
+    def test_miwae_averages_groups_and_not_samples(self):
+        """With M = 1 group of K = 8, swapped axes return the ELBO."""
+        log_w = torch.randn(1, 8, 5)
+        right = log_w[0].logsumexp(0) - math.log(8)
+        torch.testing.assert_close(VF.miwae_bound(log_w), right)
+        swapped = (log_w.logsumexp(0) - math.log(1)).mean(0)
+        torch.testing.assert_close(swapped, log_w[0].mean(0))
+        assert (right - swapped).abs().min() > 0.01
+
+    def test_the_value_is_the_bound(self):
+        """sum_k w_k log w_k with normalized weights has the bound's gradient and is another number, above the bound."""
+        log_w = torch.randn(8, 5)
+        surrogate = (log_w.softmax(0) * log_w).sum(0)
+        assert (surrogate > VF.iwae_bound(log_w) + 0.01).all()
+
+    def test_stratified_matrix(self):
+        """A stride of B through a B x B matrix fills a column and not the diagonal, and one row no longer sums to 1."""
+        batch, size = 4, 10
+        strat = (size - batch + 1) / (size * (batch - 1))
+        wrong = torch.full((batch, batch), 1 / (batch - 1), dtype=F64)
+        wrong.view(-1)[::batch] = 1 / size
+        wrong.view(-1)[1::batch] = strat
+        wrong[batch - 2, 0] = strat
+        assert abs(wrong.sum(1)[-2] - 1) > 0.1
+        mu, logvar = torch.zeros(2, batch, 3, dtype=F64).unbind()  # all posteriors alike: q(z) is each of them
+        z = torch.randn(batch, 3, dtype=F64)
+        parts = VF.kl_decomposition(z, mu, logvar, size)
+        torch.testing.assert_close(parts.mutual_information, torch.zeros(batch, dtype=F64), rtol=0, atol=1e-12)
+        torch.testing.assert_close(parts.total_correlation, torch.zeros(batch, dtype=F64), rtol=0, atol=1e-12)
+        assert wrong.sum(1).log().abs().max() > 0.1  # what the wrong matrix gives for the mutual information
+
+    def test_the_weights_of_a_marginal_are_counted_once(self):
+        """Added in every dimension before the sum over them, log W would count D times in q(z)."""
+        z, mu, logvar = (torch.randn(4, 3, dtype=F64) for _ in range(3))
+        parts = VF.kl_decomposition(z, mu, logvar, 4, weights="weighted")
+        each = Normal(mu[None], (logvar / 2).exp()[None]).log_prob(z[:, None])
+        right = each.sum(2).logsumexp(1) - math.log(16)
+        thrice = (each - math.log(16)).sum(2).logsumexp(1)
+        own = torch.stack([each[i, i].sum() for i in range(4)])
+        torch.testing.assert_close(own - parts.mutual_information, right)
+        torch.testing.assert_close(right - thrice, torch.full((4,), 2 * math.log(16), dtype=F64))
+
+    def test_logvar_is_not_the_standard_deviation(self):
+        mu, logvar = torch.tensor([[0.5]], dtype=F64), torch.tensor([[-1.0]], dtype=F64)
+        exact = 0.308939720585721
+        assert abs(VF.gaussian_kl(mu, logvar).item() - exact) < 1e-12
+        squared = 0.5 * (mu**2 + logvar**2 - (logvar**2).log() - 1)
+        assert abs(squared.item() - exact) > 0.1
+
+    def test_the_kl_is_summed_over_dimensions(self):
+        mu, logvar = torch.randn(4, 20), torch.randn(4, 20)
+        nothing = torch.zeros(4, 0)
+        loss = vaefast.ELBOLoss()(nothing, nothing, mu, logvar)
+        kl = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0))
+        torch.testing.assert_close(loss, kl.sum(1).mean())
+        assert loss > 10 * kl.mean()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda w: VF.iwae_bound(w[0]), ValueError, r"iwae_bound: log_w must have shape \(K, B\), with samples"),
+        (lambda w: VF.iwae_bound(w[:0]), ValueError, r"iwae_bound: log_w must have shape \(K, B\), with samples"),
+        (lambda w: VF.miwae_bound(w), ValueError, r"miwae_bound: log_w must have shape \(M, K, B\)"),
+        (lambda w: VF.renyi_bound(w, math.nan), ValueError, "renyi_bound: alpha must be a finite number"),
+        (lambda w: VF.ciwae_bound(w, 1.5), ValueError, r"ciwae_bound: beta must be in \[0, 1\], got 1.5"),
+        (lambda w: VF.free_bits_kl(w, -1.0), ValueError, "free_bits_kl: free_bits must be a finite number of at least"),
+        (lambda w: VF.free_bits_kl(w, 1.0, "sample"), ValueError, "free_bits_kl: per must be one of 'dimension'"),
+        (lambda w: VF.balanced_kl(w, w, w, w, balance=2.0), ValueError, r"balanced_kl: balance must be in \[0, 1\]"),
+        (lambda w: VF.kl_decomposition(w, w, w, 2), ValueError, "kl_decomposition: it takes z of shape"),
+        (lambda w: VF.log_weights(w, w, w, w, w), ValueError, r"log_weights: z must have shape \(K, 3, 4\)"),
+        (lambda w: vaefast.IWAELoss(gradient="score"), ValueError, "IWAELoss: gradient must be one of 'standard'"),
+        (lambda w: vaefast.ELBOLoss(estimator="mc")(w, w, w, w), ValueError, "z must be given for estimator='mc'"),
+        (lambda w: vaefast.ELBOLoss()(w, w, w, w, z=w), ValueError, "z must be given for estimator='mc' and only then"),
+        (lambda w: vaefast.ELBOLoss(estimator="mc", free_bits=1.0), ValueError, "free_bits needs estimator='analytic'"),
+        (lambda w: vaefast.schedules.linear(1, 0), ValueError, "schedules.linear: warmup must be positive"),
+        (
+            lambda w: vaefast.priors.VampPrior(None, w[0]),
+            ValueError,
+            r"VampPrior: pseudo_inputs must have shape \(C, D\)",
+        ),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call(torch.randn(3, 4))

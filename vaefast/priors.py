@@ -1,0 +1,57 @@
+"""Priors p(z) that are more than one Gaussian. One Gaussian, learned or computed from a layer above, needs no object: give
+its prior_mu and prior_logvar to the loss."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from . import _checks
+from .functional import gaussian_log_prob, reparameterize
+
+__all__ = ["VampPrior"]
+
+
+class VampPrior(nn.Module):
+    """The variational mixture of posteriors, p(z) = 1/C sum_c q(z|u_c), of learned pseudo-inputs u_c (Tomczak and Welling
+    2018).
+
+    Args:
+        encoder: the model's own; it returns (mu, logvar) or one tensor that is split in two along dimension 1.
+        pseudo_inputs: where the u_c start, shape (C, D), for instance C training samples: a parameter from now on.
+
+    Example:
+        >>> prior = VampPrior(nn.Linear(6, 4), torch.rand(10, 6))
+        >>> prior.log_prob(torch.zeros(3, 2)).shape, prior.sample(5).shape
+        (torch.Size([3]), torch.Size([5, 2]))
+    """
+
+    def __init__(self, encoder: nn.Module, pseudo_inputs: Tensor) -> None:
+        super().__init__()
+        _checks.tensor("vaefast.priors.VampPrior", "pseudo_inputs", pseudo_inputs)
+        if pseudo_inputs.dim() < 2 or len(pseudo_inputs) == 0:
+            raise ValueError(
+                f"vaefast.priors.VampPrior: pseudo_inputs must have shape (C, D), got {tuple(pseudo_inputs.shape)}"
+            )
+        self.encoder = encoder
+        self.pseudo_inputs = nn.Parameter(pseudo_inputs.detach().clone())
+
+    def components(self) -> tuple[Tensor, Tensor]:
+        """(mu, logvar) of the mixture's Gaussians, each (C, L)."""
+        encoded = self.encoder(self.pseudo_inputs)
+        mu, logvar = encoded.chunk(2, 1) if isinstance(encoded, Tensor) else encoded
+        return mu, logvar
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats, shape (B,), for z of shape (B, L)."""
+        mu, logvar = self.components()
+        pairs = (len(z), *mu.shape)
+        each = gaussian_log_prob(z[:, None].expand(pairs), mu.expand(pairs), logvar.expand(pairs), batch_dims=2)
+        return each.logsumexp(1) - math.log(len(mu))
+
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """n draws of z, shape (n, L)."""
+        mu, logvar = self.components()
+        which = torch.randint(len(mu), (n,), generator=generator, device=mu.device)
+        return reparameterize(mu[which], logvar[which], generator=generator)

@@ -1,0 +1,64 @@
+"""Weights of the KL that change during training, as 0-dimensional tensors: handed to a loss as `beta` they may change every
+step without a recompilation.
+
+>>> for step in range(3):
+...     beta = linear(step, 2)  # criterion(recon_x, x, mu, logvar, beta=beta)
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from . import _checks
+
+__all__ = ["cyclical", "linear", "sigmoid"]
+
+
+def _check(function: str, step: float, start: float, stop: float, **lengths: float) -> None:
+    _checks.number(function, "step", step, minimum=0.0)
+    _checks.number(function, "start", start)
+    _checks.number(function, "stop", stop)
+    for name, value in lengths.items():
+        _checks.number(function, name, value, minimum=0.0)
+        if value == 0:
+            raise ValueError(f"{function}: {name} must be positive, got {value}")
+
+
+def linear(step: float, warmup: float, *, start: float = 0.0, stop: float = 1.0) -> Tensor:
+    """From `start` at step 0 to `stop` at step `warmup`, and `stop` from there on (Bowman et al. 2016).
+
+    Example:
+        >>> linear(25, 100), linear(1000, 100)
+        (tensor(0.2500), tensor(1.))
+    """
+    _check("vaefast.schedules.linear", step, start, stop, warmup=warmup)
+    return torch.tensor(start + (stop - start) * min(1.0, step / warmup))
+
+
+def cyclical(step: float, period: float, *, ramp: float = 0.5, start: float = 0.0, stop: float = 1.0) -> Tensor:
+    """Every `period` steps anew: linearly from `start` to `stop` in the first `ramp` of it, then `stop` (Fu et al. 2019).
+
+    Example:
+        >>> cyclical(25, 100), cyclical(75, 100), cyclical(125, 100)
+        (tensor(0.5000), tensor(1.), tensor(0.5000))
+    """
+    _check("vaefast.schedules.cyclical", step, start, stop, period=period, ramp=ramp)
+    return linear(step % period, ramp * period, start=start, stop=stop)
+
+
+def sigmoid(
+    step: float, midpoint: float, *, width: float | None = None, start: float = 0.0, stop: float = 1.0
+) -> Tensor:
+    """start + (stop - start) / (1 + exp(-(step - midpoint) / width)), half way at `midpoint` (Bowman et al. 2016).
+
+    Args:
+        width: steps in which the odds grow by e; a tenth of midpoint if None.
+
+    Example:
+        >>> sigmoid(100, 100), sigmoid(1000, 100)
+        (tensor(0.5000), tensor(1.))
+    """
+    width = midpoint / 10 if width is None else width
+    _check("vaefast.schedules.sigmoid", step, start, stop, midpoint=midpoint, width=width)
+    return torch.tensor(start + (stop - start) * 0.5 * (1 + math.tanh((step - midpoint) / (2 * width))))
