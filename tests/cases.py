@@ -42,6 +42,8 @@ CASES = (
     Case("bernoulli", lambda shape, g: (_normal(shape, g, 3.0), _uniform(shape, g)), target=1),
     Case("bernoulli_probs", lambda shape, g: (_uniform(shape, g) * 0.98 + 0.01, _uniform(shape, g)), target=1),
     Case("gaussian", lambda shape, g: (_normal(shape, g), _normal(shape, g), _normal(shape, g)), target=1),
+    Case("laplace", lambda shape, g: (_normal(shape, g), _normal(shape, g), _normal(shape, g)), target=1),
+    Case("continuous_bernoulli", lambda shape, g: (_normal(shape, g, 3.0), _uniform(shape, g)), target=1),
 )
 
 # (B, D): the smallest; the tails of every vector width; several rows to a tile; one row just under, at and over a tile

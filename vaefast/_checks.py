@@ -93,6 +93,12 @@ def number(function: str, name: str, value: object, *, minimum: float = -math.in
         raise ValueError(f"{function}: {name} must be a finite number{bound}, got {value}")
 
 
+def positive(function: str, name: str, value: object) -> None:
+    number(function, name, value)
+    if not value > 0:  # type: ignore[operator]
+        raise ValueError(f"{function}: {name} must be positive, got {value}")
+
+
 def beta(function: str, value: object, other_name: str = "", other: Tensor | None = None) -> None:
     """A number, or a 0-dimensional floating tensor whose value is not looked at, on the device of `other`."""
     if not isinstance(value, Tensor):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _checks, autograd, likelihoods
+from ._likelihood import Likelihood
 from .functional import free_bits_kl, gaussian_kl, gaussian_log_prob, log_weights, renyi_bound
 from .objectives import FREE_BITS
 
@@ -54,7 +55,7 @@ class ELBOLoss(nn.Module):
 
     def __init__(
         self,
-        likelihood: str | likelihoods.Likelihood = "bernoulli",
+        likelihood: str | Likelihood = "bernoulli",
         *,
         beta: float | Tensor = 1.0,
         reduction: str = "mean",
@@ -260,7 +261,7 @@ class IWAELoss(nn.Module):
 
     def __init__(
         self,
-        likelihood: str | likelihoods.Likelihood = "bernoulli",
+        likelihood: str | Likelihood = "bernoulli",
         *,
         alpha: float = 0.0,
         gradient: str = "standard",

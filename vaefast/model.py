@@ -8,7 +8,8 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from . import functional, likelihoods
+from . import functional
+from ._likelihood import Likelihood
 from .losses import ELBOLoss
 
 __all__ = ["VAE", "conv_vae", "mlp_vae"]
@@ -37,7 +38,7 @@ class VAE(nn.Module):
         encoder: nn.Module,
         decoder: nn.Module,
         *,
-        likelihood: str | likelihoods.Likelihood = "bernoulli",
+        likelihood: str | Likelihood = "bernoulli",
         beta: float = 1.0,
     ) -> None:
         super().__init__()
@@ -171,7 +172,7 @@ class VAE(nn.Module):
         return log_px - elbo
 
 
-def _outputs(likelihood: str | likelihoods.Likelihood) -> Callable[[nn.Module], nn.Module]:
+def _outputs(likelihood: str | Likelihood) -> Callable[[nn.Module], nn.Module]:
     """What the decoder of a named likelihood ends in."""
     if likelihood == "bernoulli_probs":
         return lambda last: nn.Sequential(last, nn.Sigmoid())
@@ -189,7 +190,7 @@ def mlp_vae(
     input_shape: Sequence[int],
     latent_dim: int = 20,
     hidden_dims: Sequence[int] = (400,),
-    likelihood: str | likelihoods.Likelihood = "bernoulli",
+    likelihood: str | Likelihood = "bernoulli",
 ) -> VAE:
     """A VAE of fully connected layers with ReLU; the default sizes are those of Kingma and Welling's experiments' heirs.
 
@@ -224,7 +225,7 @@ def conv_vae(
     input_shape: Sequence[int] = (1, 28, 28),
     latent_dim: int = 20,
     channels: Sequence[int] = (32, 64),
-    likelihood: str | likelihoods.Likelihood = "bernoulli",
+    likelihood: str | Likelihood = "bernoulli",
 ) -> VAE:
     """A VAE of strided convolutions: each stage halves the image and the decoder mirrors it.
 

@@ -10,6 +10,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LOG_2PI = math.log(2 * math.pi)
+_BERNOULLI = (
+    1 / 6,
+    -1 / 30,
+    1 / 42,
+    -1 / 30,
+    5 / 66,
+    -691 / 2730,
+    7 / 6,
+    -3617 / 510,
+    43867 / 798,
+    -174611 / 330,
+)  # B_2n
+_SINH = [-b / (2 * n * math.factorial(2 * n)) for n, b in enumerate(_BERNOULLI, 1)]
 
 
 def phi(x: Tensor) -> Tensor:
@@ -51,8 +64,27 @@ def gaussian(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * (LOG_2PI + logvar + _standardized(x - mean, logvar) ** 2)
 
 
+def laplace(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
+    distance = (x - mean).abs()
+    return -(math.log(2) + log_scale + torch.where(distance == 0, 0.0, distance * torch.exp(-log_scale)))
+
+
+def continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
+    near = logits.abs() < 1
+    y = torch.where(near, logits, 0.0)
+    series = torch.zeros_like(y)  # log((y / 2) / sinh(y / 2)), by -B_2n / (2n (2n)!)
+    for n in range(10, 0, -1):
+        series = series * y * y + _SINH[n - 1]
+    size = torch.where(near, 1.0, torch.where(logits >= 0, logits, -logits))
+    miss = torch.where(logits >= 0, 1 - x, x)
+    cost = torch.where(size.isinf() & (miss == 0), 0.0, size) * miss
+    far = torch.where(cost.isinf(), -cost, torch.log(-size / torch.expm1(-size)) - cost)
+    return torch.where(near, (x - 0.5) * logits + series * y * y, far)
+
+
 TERMS: dict[str, Callable[..., Tensor]] = {
-    term.__name__: term for term in (gaussian_kl, gaussian_kl_pair, bernoulli, bernoulli_probs, gaussian)
+    term.__name__: term
+    for term in (gaussian_kl, gaussian_kl_pair, bernoulli, bernoulli_probs, gaussian, laplace, continuous_bernoulli)
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _checks, autograd, reference
+from . import _checks, autograd, likelihoods, reference
 
 __all__ = [
     "ELBO",
@@ -314,8 +314,8 @@ def elbo(
         recon_x: what the decoder made of that z: the likelihood's parameters, shape (B, D).
         x: data of the same shape.
         mu, logvar: of q(z|x), shape (B, L).
-        likelihood: "bernoulli" (logits), "bernoulli_probs", "gaussian" (a mean, or a pair (mean, logvar)), or an object
-            of vaefast.likelihoods.
+        likelihood: "bernoulli" (logits), "bernoulli_probs", "gaussian" (a mean, or a pair (mean, logvar)), another name
+            that `likelihoods.by_name` knows, or an object of vaefast.likelihoods.
         beta: weight of the KL (Higgins et al. 2017): a number or a 0-dimensional tensor.
         prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
         mask: bool, broadcastable to x; elements that are False are missing.
@@ -332,27 +332,11 @@ def elbo(
     name = "vaefast.elbo"
     _checks.tensor(name, "mu", mu)
     _checks.beta(name, beta, "mu", mu)
-    if isinstance(likelihood, str):
-        options = {"mask": mask, "batch_dims": batch_dims, "target_scale": target_scale}
-        log_likelihood = _by_name(name, likelihood, recon_x, x, options)
-    else:
-        log_likelihood = likelihood.log_prob(recon_x, x, mask=mask, batch_dims=batch_dims)
+    options = {"target_scale": target_scale} if isinstance(likelihood, str) else {}
+    log_likelihood = likelihoods.by_name(likelihood, **options).log_prob(recon_x, x, mask=mask, batch_dims=batch_dims)
     kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar, batch_dims=batch_dims)
     if log_likelihood.shape != kl.shape:
         raise ValueError(
             f"{name}: x has batch shape {tuple(log_likelihood.shape)} but mu has batch shape {tuple(kl.shape)}"
         )
     return ELBO(log_likelihood - beta * kl, log_likelihood, kl)
-
-
-def _by_name(function: str, likelihood: str, recon_x: Any, x: Tensor, options: dict[str, Any]) -> Tensor:
-    if likelihood == "gaussian":
-        pair = isinstance(recon_x, (tuple, list)) and len(recon_x) == 2
-        mean, logvar = recon_x if pair else (recon_x, 0.0)
-        return gaussian_log_likelihood(mean, x, logvar, **options)
-    named = {"bernoulli": bernoulli_log_likelihood, "bernoulli_probs": bernoulli_probs_log_likelihood}
-    if likelihood not in named:
-        raise ValueError(
-            f"{function}: likelihood must be 'bernoulli', 'bernoulli_probs' or 'gaussian', got {likelihood!r}"
-        )
-    return named[likelihood](recon_x, x, **options)

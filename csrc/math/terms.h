@@ -114,6 +114,44 @@ struct Gaussian {
   }
 };
 
+// log Laplace(x; mean, exp(log_scale))
+struct Laplace {
+  static constexpr const char* name = "laplace";
+  static constexpr int arity = 3, target = 1;
+
+  template <class T>
+  VAEFAST_HD static T evaluate(T mean, T x, T log_scale, T* d) {
+    const T distance = math::abs(x - mean), precision = math::exp(-log_scale);
+    const T error = distance == T(0) ? T(0) : distance * precision;  // none also where the scale is 0
+    d[0] = x > mean ? precision : x < mean ? -precision : T(0);
+    d[1] = -d[0];
+    d[2] = error - T(1);
+    return -(T(0.693147180559945309) + log_scale + error);
+  }
+};
+
+// log of the continuous Bernoulli's density at x in [0, 1], log(s / (1 - exp(-s))) - s miss for s = |logit|. Near 0 its
+// parts cancel, and with the halves of both taken out it is (x - 1/2) logit + log((s / 2) / sinh(s / 2)).
+struct ContinuousBernoulli {
+  static constexpr const char* name = "continuous_bernoulli";
+  static constexpr int arity = 2, target = 1;
+
+  template <class T>
+  VAEFAST_HD static T evaluate(T logit, T x, T* d) {
+    const T size = math::abs(logit), miss = logit >= T(0) ? T(1) - x : x;
+    const bool near = size < T(1);
+    T slope;
+    const T log_near = math::log_x_by_sinh(near ? logit : T(0), slope);
+    const T s = near ? T(1) : size, e = math::exp_nonpositive(-s), rest = T(1) - e;
+    const T far_slope = (T(1) / s - e / rest) - miss;
+    d[0] = near ? (x - T(0.5)) + slope : logit >= T(0) ? far_slope : -far_slope;
+    d[1] = logit;
+    const T cost = miss == T(0) ? T(0) : s * miss;
+    const T far = cost == T(INFINITY) ? -cost : math::log(s / rest) - cost;
+    return near ? (x - T(0.5)) * logit + log_near : far;
+  }
+};
+
 template <class... Term>
 struct TermList {
   static constexpr int size = sizeof...(Term);
@@ -123,6 +161,6 @@ struct TermList {
 };
 
 // THE list: a term added here exists for every instruction set, device, dtype and reduction, with its backward.
-using Terms = TermList<GaussianKl, GaussianKlPair, Bernoulli, BernoulliProbs, Gaussian>;
+using Terms = TermList<GaussianKl, GaussianKlPair, Bernoulli, BernoulliProbs, Gaussian, Laplace, ContinuousBernoulli>;
 
 }  // namespace vaefast

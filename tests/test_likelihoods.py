@@ -1,0 +1,279 @@
+"""Every likelihood against torch.distributions, mpmath, sums over its support, and its own samples."""
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from torch import distributions as D
+
+import vaefast
+from tests.accuracy import U
+from vaefast import likelihoods as L
+
+F64 = torch.float64
+
+
+def normal(*shape, scale=1.0):
+    return torch.randn(shape, dtype=F64) * scale
+
+
+def counts(*shape):
+    return torch.randint(0, 30, shape)
+
+
+# name: (likelihood, the decoder's output, data, the same distribution in torch)
+SHAPE = (5, 4, 3)
+DISTRIBUTIONS = {
+    "bernoulli": lambda l: (L.Bernoulli(), l, torch.rand(SHAPE).round(), D.Bernoulli(logits=l)),
+    "gaussian": lambda m, s: (L.Gaussian(), (m, s), normal(*SHAPE), D.Normal(m, (s / 2).exp())),
+    "laplace": lambda m, s: (L.Laplace(), (m, s), normal(*SHAPE), D.Laplace(m, s.exp())),
+    "laplace, fixed": lambda m: (L.Laplace(scale=0.3), m, normal(*SHAPE), D.Laplace(m, 0.3)),
+    "continuous bernoulli": lambda l: (
+        L.ContinuousBernoulli(), l, torch.rand(SHAPE), D.ContinuousBernoulli(logits=l, lims=(0.4999, 0.5001))
+    ),
+    "poisson": lambda r: (L.Poisson(), r, counts(*SHAPE), D.Poisson(r.exp())),
+    "negative binomial": lambda m, r: (
+        L.NegativeBinomial(), (m, r), counts(*SHAPE), D.NegativeBinomial(r.exp(), logits=m - r)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+class TestAgainstTorch:
+    def case(self, name):
+        make = DISTRIBUTIONS[name]
+        parameters = [normal(*SHAPE).requires_grad_() for _ in range(make.__code__.co_argcount)]
+        return parameters, *make(*parameters)
+
+    def test_log_prob_and_gradients(self, name):
+        parameters, likelihood, recon_x, x, torchs = self.case(name)
+        expected = torchs.log_prob(x.double()).flatten(1).sum(1)
+        got = likelihood.log_prob(recon_x, x)
+        torch.testing.assert_close(got, expected, rtol=1e-7, atol=1e-7)
+        upstream = torch.randn(5, dtype=F64)
+        ours, theirs = (torch.autograd.grad(v, parameters, upstream) for v in (got, expected))
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+    def test_reductions_masks_and_batch_dims(self, name):
+        _, likelihood, recon_x, x, torchs = self.case(name)
+        mask = torch.rand(SHAPE) < 0.6
+        bad = x.double().masked_fill(~mask, math.nan)
+        kept = torchs.log_prob(x.double()).masked_fill(~mask, 0)
+        close = dict(rtol=1e-7, atol=1e-7)
+        torch.testing.assert_close(likelihood.log_prob(recon_x, bad, mask=mask), kept.sum((1, 2)), **close)
+        torch.testing.assert_close(likelihood.log_prob(recon_x, bad, mask=mask, batch_dims=2), kept.sum(2), **close)
+        for reduction, expected in (("elementwise", kept), ("sum", kept.sum()), ("mean", kept.sum((1, 2)).mean())):
+            got = likelihood.log_prob(recon_x, bad, mask=mask, reduction=reduction)
+            torch.testing.assert_close(got, expected, **close)
+
+    def test_mean_and_samples(self, name):
+        _, likelihood, recon_x, x, torchs = self.case(name)
+        mean = likelihood.mean(recon_x)
+        # torch's own mean of a continuous Bernoulli loses digits near logit 0
+        torch.testing.assert_close(
+            mean, torchs.mean, rtol=1e-3 if name == "continuous bernoulli" else 1e-12, atol=1e-12
+        )
+        g = torch.Generator().manual_seed(0)
+        n = 4000
+        many = [t.detach().repeat(n, 1, 1) for t in (recon_x if isinstance(recon_x, tuple) else (recon_x,))]
+        drawn = likelihood.sample(tuple(many) if len(many) > 1 else many[0], generator=g).view(n, *SHAPE).double()
+        error = (drawn.mean(0) - torchs.mean).abs() / (torchs.variance / n).sqrt()
+        assert error.max() < 5, error.max()
+
+    def test_in_the_loss(self, name):
+        """ELBOLoss takes it as it is, fused or not."""
+        _, likelihood, recon_x, x, torchs = self.case(name)
+        mu, logvar = normal(5, 2), normal(5, 2)
+        for reduction in ("mean", "none"):
+            loss, parts = vaefast.ELBOLoss(likelihood, reduction=reduction)(recon_x, x, mu, logvar, return_parts=True)
+            kl = D.kl_divergence(D.Normal(mu, (logvar / 2).exp()), D.Normal(0.0, 1.0)).sum(1)
+            each = kl - torchs.log_prob(x.double()).sum((1, 2))
+            torch.testing.assert_close(loss, each.mean() if reduction == "mean" else each, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(parts.kl, kl)
+
+
+class TestNormalization:
+    """The probabilities of everything that can happen add up to 1."""
+
+    def total(self, likelihood, parameters, support):
+        shape = (len(support), len(parameters[0]))
+        recon_x = tuple(t.expand(shape[0], *t.shape) for t in parameters)
+        x = support[:, None].expand(shape)
+        recon_x = recon_x if len(recon_x) > 1 else recon_x[0]
+        return likelihood.log_prob(recon_x, x, reduction="elementwise").exp().sum(0)
+
+    @pytest.mark.parametrize("levels", [2, 17, 256])
+    def test_discretized_logistic(self, levels):
+        mean, log_scale = torch.rand(200, dtype=F64) * 1.6 - 0.3, torch.empty(200, dtype=F64).uniform_(-9, 2)
+        grid = torch.linspace(0, 1, levels, dtype=F64)
+        total = self.total(L.DiscretizedLogistic(levels), (mean, log_scale), grid)
+        torch.testing.assert_close(total, torch.ones(200, dtype=F64), rtol=1e-10, atol=0)
+
+    def test_counts(self):
+        log_mean, log_count, gate = (torch.empty(50, dtype=F64).uniform_(-2, 2) for _ in range(3))
+        support = torch.arange(2000)
+        for likelihood, parameters in (
+            (L.Poisson(), (log_mean,)),
+            (L.NegativeBinomial(), (log_mean, log_count)),
+            (L.ZeroInflatedNegativeBinomial(), (log_mean, log_count, gate)),
+        ):
+            total = self.total(likelihood, parameters, support)
+            torch.testing.assert_close(total, torch.ones(50, dtype=F64), rtol=1e-9, atol=0)
+
+    def test_continuous_bernoulli(self):
+        """By Gauss-Legendre quadrature over [0, 1]."""
+        points, weights = np.polynomial.legendre.leggauss(60)
+        x, w = torch.from_numpy((points + 1) / 2), torch.from_numpy(weights / 2)
+        logits = torch.cat(
+            [torch.linspace(-30, 30, 61, dtype=F64), torch.tensor([1e-9, -1e-4, 0.999, 1.001], dtype=F64)]
+        )
+        density = L.ContinuousBernoulli().log_prob(
+            logits.expand(60, -1), x[:, None].expand(60, len(logits)), reduction="elementwise"
+        )
+        torch.testing.assert_close(
+            (w[:, None] * density.exp()).sum(0), torch.ones(len(logits), dtype=F64), rtol=1e-10, atol=0
+        )
+
+    def test_mixture(self):
+        parameters = [torch.randn(30, 5, 1, dtype=F64) * s for s in (2.0, 0.5, 1.0)]
+        grid = torch.linspace(0, 1, 256, dtype=F64)
+        recon_x = tuple(t.repeat(256, 1, 1) for t in parameters)
+        x = grid.repeat_interleave(30)[:, None]
+        total = L.DiscretizedLogisticMixture().log_prob(recon_x, x).view(256, 30).exp().sum(0)
+        torch.testing.assert_close(total, torch.ones(30, dtype=F64), rtol=1e-10, atol=0)
+
+
+def test_mixture_of_one_component_is_the_component():
+    mean, log_scale = normal(4, 6, scale=0.3), normal(4, 6)
+    x = torch.rand(4, 6, dtype=F64)
+    one = L.DiscretizedLogisticMixture().log_prob((normal(4, 1, 6), mean[:, None], log_scale[:, None]), x)
+    torch.testing.assert_close(one, L.DiscretizedLogistic().log_prob((mean, log_scale), x))
+
+
+def test_categorical_is_cross_entropy():
+    logits, x = normal(5, 7, 4, 3).requires_grad_(), torch.randint(0, 7, (5, 4, 3))
+    got = L.Categorical().log_prob(logits, x)
+    expected = -torch.nn.functional.cross_entropy(logits, x, reduction="none").sum((1, 2))
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(L.Categorical().mean(logits).sum(1), torch.ones(5, 4, 3, dtype=F64))
+    drawn = L.Categorical().sample(torch.tensor([[0.0, 2.0]]).log().expand(50, 2)[..., None])
+    assert drawn.shape == (50, 1) and (drawn == 1).all()
+
+
+def test_zero_inflation():
+    log_mean, log_count, gate = normal(3, 5), normal(3, 5), normal(3, 5)
+    x = torch.randint(0, 3, (3, 5))
+    plain = D.NegativeBinomial(log_count.exp(), logits=log_mean - log_count).log_prob(x.double()).exp()
+    expected = torch.sigmoid(gate) * (x == 0) + torch.sigmoid(-gate) * plain
+    zinb = L.ZeroInflatedNegativeBinomial()
+    torch.testing.assert_close(zinb.log_prob((log_mean, log_count, gate), x), expected.log().sum(1))
+    many = tuple(t.repeat(20_000, 1) for t in (log_mean[:1], log_count[:1], gate[:1]))
+    error = zinb.sample(many).mean(0) - zinb.mean((log_mean[:1], log_count[:1], gate[:1]))[0]
+    assert error.abs().max() < 0.2
+
+
+class TestAccuracy:
+    """float32 against 50 digits of mpmath; the bounds are those that README.md publishes, relative to the largest of a
+    value's terms (and for counts, which are computed in float64, to the value)."""
+
+    @pytest.fixture(autouse=True)
+    def digits(self):
+        with mpmath.workdps(50):
+            yield
+
+    def check(self, got, exact, scale, bound):
+        worst = max(
+            abs(float(mpmath.mpf(g) - e)) / (U * float(s)) for g, e, s in zip(got.tolist(), exact, scale, strict=True)
+        )
+        assert worst <= bound, f"{worst:.2f} u"
+
+    def floats(self, low, high, n=3000):
+        return torch.empty(n).uniform_(low, high, generator=torch.Generator().manual_seed(5))
+
+    @pytest.mark.parametrize("size", [1e-4, 0.5, 2.0, 20.0, 80.0])
+    def test_continuous_bernoulli(self, size, isa):
+        logits, x = self.floats(-size, size), self.floats(0, 1)
+        got = L.ContinuousBernoulli().log_prob(logits, x, reduction="elementwise")
+        exact, scale = [], []
+        for l, t in zip(map(mpmath.mpf, logits.tolist()), map(mpmath.mpf, x.tolist()), strict=True):
+            exact.append(t * l + mpmath.log(l / mpmath.expm1(l)))
+            linear, rest = abs(l) * (1 - t if l >= 0 else t), abs(l) / -mpmath.expm1(-abs(l))
+            scale.append(
+                abs((t - 0.5) * l) + l * l / 24 if abs(l) < 1 else linear + abs(mpmath.log(rest)) + mpmath.mpf(1)
+            )
+        self.check(got, exact, scale, 4)
+
+    @pytest.mark.parametrize("log_scale", [-7.0, -3.0, 0.0, 3.0])
+    def test_discretized_logistic(self, log_scale):
+        mean, x = self.floats(-0.2, 1.2), self.floats(0, 1).mul(255).round() / 255
+        scales = self.floats(log_scale - 1, log_scale + 1)
+        got = L.DiscretizedLogistic().log_prob((mean, scales), x, reduction="elementwise")
+        exact, scale = [], []
+        for m, s, t in zip(*(map(mpmath.mpf, v.tolist()) for v in (mean, scales, x)), strict=True):
+            half, precision = mpmath.mpf(1) / 510, mpmath.exp(-s)
+            low, high = (t - m - half) * precision, (t - m + half) * precision
+            sign = -1 if low > 0 else 1  # the tail that is small keeps its digits
+            ends = [0 if t <= half else 1 / (1 + mpmath.exp(-sign * low)), 1 / (1 + mpmath.exp(-sign * high))]
+            if t <= half and sign < 0:
+                ends[0] = 1
+            if t >= 1 - half:
+                ends[1] = 1 if sign > 0 else 0
+            exact.append(mpmath.log(sign * (ends[1] - ends[0])))
+            scale.append((abs(t) + abs(m) + half) * precision * 2 + 8)
+        self.check(got, exact, scale, 4)
+
+    @pytest.mark.parametrize("log_count", [-3.0, 0.0, 5.0, 12.0, 18.0])
+    def test_negative_binomial(self, log_count):
+        log_mean, log_counts = self.floats(-4, 8), self.floats(log_count - 1, log_count + 1)
+        x = torch.poisson(log_mean.exp(), generator=torch.Generator().manual_seed(3))
+        got = L.NegativeBinomial().log_prob((log_mean, log_counts), x, reduction="elementwise")
+        exact = []
+        for m, r, k in zip(*(map(mpmath.mpf, v.tolist()) for v in (log_mean, log_counts, x)), strict=True):
+            m, r = mpmath.exp(m), mpmath.exp(r)
+            gamma = mpmath.loggamma(k + r) - mpmath.loggamma(r) - mpmath.loggamma(k + 1)
+            exact.append(gamma + r * mpmath.log(r / (r + m)) + k * mpmath.log(m / (r + m)))
+        self.check(got, exact, [abs(e) for e in exact], 4)
+
+
+@pytest.mark.parametrize(
+    ("logit", "log_c"), [(0.5, 0.71368193318735), (1, 0.771936832905305), (5, 1.62291401037271), (50, 3.91202300542815)]
+)
+def test_exact_values_of_the_continuous_bernoulli(logit, log_c):
+    for dtype, tolerance in ((F64, 1e-10), (torch.float32, 2e-5)):
+        for sign in (1, -1):
+            l, x = torch.tensor([[sign * float(logit)]], dtype=dtype), torch.tensor([[0.3]], dtype=dtype)
+            difference = L.ContinuousBernoulli().log_prob(l, x) - L.Bernoulli().log_prob(l, x)
+            assert abs(difference.item() - log_c) < tolerance * max(1, abs(L.Bernoulli().log_prob(l, x).item()))
+
+
+def test_continuous_bernoulli_at_the_edges():
+    """At logit 0 the density is 1; an infinite logit is a point mass at its side."""
+    l = torch.tensor([[0.0], [math.inf], [math.inf], [-math.inf], [math.nan]], requires_grad=True)
+    x = torch.tensor([[0.3], [1.0], [0.5], [0.0], [0.5]])
+    value = L.ContinuousBernoulli().log_prob(l, x)
+    assert value[:4].tolist() == [0, math.inf, -math.inf, math.inf] and value[4].isnan()
+    value.sum().backward()
+    assert abs(l.grad[0].item() - (0.3 - 0.5)) < 1e-7
+    assert l.grad[1:4].flatten().tolist() == [0, -0.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: L.Laplace(scale=0.0), ValueError, "Laplace: scale must be positive, got 0.0"),
+        (lambda: L.DiscretizedLogistic(levels=1), ValueError, "DiscretizedLogistic: levels must be an int of at least 2"),
+        (lambda: L.Poisson().log_prob(torch.zeros(2, 3), torch.zeros(2, 4)), ValueError,
+         r"Poisson: recon_x is for data of shape \(2, 3\), got \(2, 4\)"),
+        (lambda: L.NegativeBinomial().log_prob(torch.zeros(2, 3), torch.zeros(2, 3)), ValueError,
+         r"NegativeBinomial: recon_x must be \(log_mean, log_count\), got 1 tensors"),
+        (lambda: L.Categorical().log_prob(torch.zeros(2, 5, 3), torch.zeros(2, 5)), ValueError,
+         r"Categorical: recon_x is for data of shape \(2, 3\), got \(2, 5\)"),
+        (lambda: L.Poisson().log_prob(torch.zeros(2, 3), None), TypeError, "Poisson: x must be a torch.Tensor, got NoneType"),
+        (lambda: L.by_name("laplac"), ValueError, "likelihood must be one of 'bernoulli', .*'laplace'"),
+    ],
+)  # fmt: skip
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,39 @@
+"""What a likelihood is."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import _checks
+
+
+class Likelihood(nn.Module):
+    """p(x|z): knows the meaning of a decoder's output. What ELBOLoss and VAE ask of a likelihood; an object of any class
+    that has these three methods will do.
+
+    Args:
+        target_scale: what x is multiplied by; 1 / 255 reads uint8 images as they are.
+    """
+
+    direct = False  # whether its operands are (recon_x, x) as they come
+
+    def __init__(self, target_scale: float = 1.0) -> None:
+        super().__init__()
+        self.name = f"vaefast.likelihoods.{type(self).__name__}"
+        _checks.number(self.name, "target_scale", target_scale)
+        self.target_scale = float(target_scale)
+
+    def log_prob(
+        self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"
+    ) -> Tensor:
+        """log p(x) of shape (B,) in nats, for the decoder's output `recon_x`."""
+        raise NotImplementedError
+
+    def mean(self, recon_x: Any) -> Tensor:
+        """E[x], on the scale that x has after target_scale."""
+        raise NotImplementedError
+
+    def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of x, on the scale that x has after target_scale."""
+        raise NotImplementedError

@@ -1,0 +1,204 @@
+"""Likelihoods that are one term of the kernels each: `term` and `operands` let ELBOLoss fuse them with the KL. Public as
+part of vaefast.likelihoods."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import _checks, autograd
+from ._likelihood import Likelihood
+
+__all__ = ["Bernoulli", "ContinuousBernoulli", "Gaussian", "Laplace"]
+
+
+class FusedLikelihood(Likelihood):
+    """A likelihood that one term of the kernels computes."""
+
+    term: str  # of the kernels' list
+
+    def operands(self, recon_x: Any, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The operands of `term`, checked; a mask says which elements a scale may be estimated from."""
+        raise NotImplementedError
+
+    def log_prob(
+        self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"
+    ) -> Tensor:
+        operands = self.operands(recon_x, x, mask)
+        _checks.reduction(self.name, reduction, (*_checks.REDUCTIONS, "elementwise"))
+        batch_dims = _checks.batch_dims(self.name, batch_dims, "x", x)
+        mask = _checks.mask(self.name, mask, "x", x)
+        return autograd.row_sum(self.term, operands, mask, reduction, batch_dims, self.target_scale)
+
+
+class Bernoulli(FusedLikelihood):
+    """x in {0, 1}, or [0, 1] as cross entropy, from logits.
+
+    Args:
+        probs: the decoder returns probabilities (it ends in a sigmoid).
+        target_scale: see `Likelihood`.
+
+    Example:
+        >>> Bernoulli().log_prob(torch.zeros(1, 2), torch.ones(1, 2))
+        tensor([-1.3863])
+    """
+
+    def __init__(self, probs: bool = False, target_scale: float = 1.0) -> None:
+        super().__init__(target_scale)
+        self.probs = probs
+        self.direct = type(self) is Bernoulli
+        self.term = "bernoulli_probs" if probs else "bernoulli"
+
+    def operands(self, recon_x: Tensor, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return _checks.prediction(self.name, "recon_x", recon_x, x)
+
+    def mean(self, recon_x: Tensor) -> Tensor:
+        return recon_x if self.probs else torch.sigmoid(recon_x)
+
+    def sample(self, recon_x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return torch.bernoulli(self.mean(recon_x), generator=generator)
+
+
+class Gaussian(FusedLikelihood):
+    """Real x with independent normal errors. A decoder that returns a pair (mean, logvar) is heteroscedastic and needs
+    none of the options.
+
+    Args:
+        scale: the fixed standard deviation.
+        learn_scale: one learned standard deviation, starting at `scale`: the parameter `logvar` (sigma-VAE, Rybkin et
+            al. 2021). Give it to the optimizer.
+        optimal_scale: the standard deviation that maximizes the batch's likelihood, the root mean square error.
+        target_scale: see `Likelihood`.
+
+    Example:
+        >>> Gaussian(scale=0.5).log_prob(torch.zeros(1, 1), torch.ones(1, 1))
+        tensor([-2.2258])
+    """
+
+    term = "gaussian"
+
+    def __init__(
+        self,
+        scale: float = 1.0,
+        learn_scale: bool = False,
+        optimal_scale: bool = False,
+        target_scale: float = 1.0,
+    ) -> None:
+        super().__init__(target_scale)
+        _checks.positive(self.name, "scale", scale)
+        if learn_scale and optimal_scale:
+            raise ValueError(f"{self.name}: learn_scale and optimal_scale exclude each other")
+        self.optimal_scale = optimal_scale
+        self.logvar: nn.Parameter | float = 2 * math.log(scale)
+        if learn_scale:
+            del self.logvar
+            self.logvar = nn.Parameter(torch.tensor(2 * math.log(scale)))
+
+    def operands(
+        self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean, own = split_pair(self.name, "logvar", recon_x)
+        mean, x = _checks.prediction(self.name, "recon_x", mean, x)
+        logvar: Tensor | float = self.logvar if own is None else own
+        if own is None and self.optimal_scale:
+            error = x.to(torch.promote_types(mean.dtype, torch.float32)) * self.target_scale - mean
+            mask = _checks.mask(self.name, mask, "x", x)
+            if mask is not None:
+                kept = mask.expand(x.shape)
+                logvar = (torch.where(kept, error, 0.0).square().sum() / kept.sum()).log()
+            else:
+                logvar = error.square().mean().log()
+        return mean, x, _checks.parameter(self.name, "logvar", logvar, "recon_x", mean)
+
+    def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        return split_pair(self.name, "logvar", recon_x)[0]
+
+    def sample(self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Tensor:
+        mean, own = split_pair(self.name, "logvar", recon_x)
+        if own is None and self.optimal_scale:
+            raise ValueError(f"{self.name}: the optimal scale is known beside data only; sample the mean")
+        logvar = torch.as_tensor(self.logvar if own is None else own, dtype=mean.dtype, device=mean.device)
+        return autograd.rsample((mean, logvar.expand(mean.shape)), generator=generator)[0]
+
+
+class Laplace(FusedLikelihood):
+    """Real x with independent Laplace errors: -log 2 - log_scale - |x - mean| exp(-log_scale), which an L1 loss stands for.
+    A decoder that returns a pair (mean, log_scale) decides the scale itself.
+
+    Args:
+        scale: the fixed scale, the mean absolute error.
+        target_scale: see `Likelihood`.
+
+    Example:
+        >>> Laplace().log_prob(torch.zeros(1, 1), torch.ones(1, 1))
+        tensor([-1.6931])
+    """
+
+    term = "laplace"
+
+    def __init__(self, scale: float = 1.0, target_scale: float = 1.0) -> None:
+        super().__init__(target_scale)
+        _checks.positive(self.name, "scale", scale)
+        self.log_scale = math.log(scale)
+
+    def operands(
+        self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean, own = split_pair(self.name, "log_scale", recon_x)
+        mean, x = _checks.prediction(self.name, "recon_x", mean, x)
+        log_scale = self.log_scale if own is None else own
+        return mean, x, _checks.parameter(self.name, "log_scale", log_scale, "recon_x", mean)
+
+    def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        return split_pair(self.name, "log_scale", recon_x)[0]
+
+    def sample(self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Tensor:
+        mean, own = split_pair(self.name, "log_scale", recon_x)
+        u = torch.rand(mean.shape, generator=generator, device=mean.device, dtype=torch.float64) - 0.5
+        scale = torch.as_tensor(self.log_scale if own is None else own, device=mean.device).exp()
+        return (mean - scale * u.sign() * torch.log1p(-2 * u.abs())).to(mean.dtype)
+
+
+class ContinuousBernoulli(FusedLikelihood):
+    """x in [0, 1] with a normalized density, from logits (Loaiza-Ganem and Cunningham 2019): the Bernoulli's log-likelihood
+    plus log C(l), C(l) = l / tanh(l / 2).
+
+    Args:
+        target_scale: see `Likelihood`.
+
+    Example:
+        >>> ContinuousBernoulli().log_prob(torch.tensor([[5.0]]), torch.ones(1, 1))
+        tensor([1.6162])
+    """
+
+    term = "continuous_bernoulli"
+
+    def operands(self, recon_x: Tensor, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return _checks.prediction(self.name, "recon_x", recon_x, x)
+
+    def mean(self, recon_x: Tensor) -> Tensor:
+        """1 / (1 - exp(-l)) - 1 / l, 1/2 at l = 0."""
+        logits = recon_x.to(torch.promote_types(recon_x.dtype, torch.float32))
+        near = logits.abs() < 0.1
+        far = torch.where(near, 1.0, logits)
+        series = 0.5 + logits / 12 - logits**3 / 720
+        return torch.where(near, series, -1 / torch.expm1(-far) - 1 / far).to(recon_x.dtype)
+
+    def sample(self, recon_x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """By the inverse of the distribution function, log(1 + u (exp(l) - 1)) / l."""
+        u = torch.rand(recon_x.shape, generator=generator, device=recon_x.device, dtype=torch.float64)
+        logits = recon_x.double()
+        size = torch.where(logits == 0, 1.0, logits.abs())
+        x = 1 + torch.log1p((1 - u) * torch.expm1(-size)) / size  # of the positive logit
+        x = torch.where(logits < 0, 1 - x, x)
+        return torch.where(logits == 0, u, x).clamp(0, 1).to(recon_x.dtype)
+
+
+def split_pair(name: str, second: str, recon_x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """(mean, the other parameter) of a decoder's output; None where it has none."""
+    if not isinstance(recon_x, (tuple, list)):
+        return recon_x, None
+    if len(recon_x) != 2:
+        raise ValueError(f"{name}: expected (mean, {second}), got {len(recon_x)} tensors")
+    return recon_x[0], recon_x[1]
