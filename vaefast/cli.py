@@ -11,6 +11,8 @@ import torch
 
 from . import __version__, _ops
 
+_LIKELIHOODS = ("bernoulli", "bernoulli_probs", "continuous_bernoulli", "discretized_logistic", "gaussian", "laplace",
+                "poisson", "negative_binomial", "zero_inflated_negative_binomial")  # fmt: skip
 _EXTRA = "vaefast {command} needs {package}; pip install 'vaefast[cli]' brings everything it uses"
 
 
@@ -45,7 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--data", default="digits", help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images"
     )
-    train.add_argument("--likelihood", choices=("bernoulli", "bernoulli_probs", "gaussian"), default="bernoulli")
+    train.add_argument("--likelihood", choices=_LIKELIHOODS, default="bernoulli")
+    train.add_argument("--objective", choices=("elbo", "iwae"), default="elbo")
+    train.add_argument("--train-samples", type=_positive(int), default=8, metavar="K", help="of z for each x, for iwae")
+    train.add_argument("--gradient", choices=("standard", "stl", "dreg"), default="standard", help="of iwae's encoder")
     train.add_argument("--model", choices=("mlp", "conv"), default="mlp")
     train.add_argument("--latent-dim", type=_positive(int), default=16)
     train.add_argument("--hidden-dims", type=_sizes, default=(400,), metavar="N,N,...", help="of the mlp")

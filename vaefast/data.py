@@ -51,6 +51,13 @@ class Dataset:
         for indices in order.split(size):
             yield self.floats(self.train[indices])
 
+    def check_counts(self) -> None:
+        if self.train.dtype is torch.uint8 or bool((self.train < 0).any() or (self.train % 1 != 0).any()):
+            raise DataError(
+                f"{self.name}: a likelihood of counts needs whole numbers from 0 on, not images or fractions; "
+                "save counts as a floating-point or integer .npy array of two dimensions"
+            )
+
     def check_unit_interval(self) -> None:
         low, high = float(self.train.min()), float(self.train.max())
         if self.train.dtype is not torch.uint8 and (low < 0 or high > 1):

@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from . import functional
+from . import functional, likelihoods
 from ._likelihood import Likelihood
 from .losses import ELBOLoss
 
@@ -146,7 +146,7 @@ class VAE(nn.Module):
         squares, elbo = total.clone(), torch.zeros_like(total)
         for start in range(0, num_samples, chunk_size):
             z = functional.reparameterize(mu, logvar, num_samples=min(chunk_size, num_samples - start))
-            recon_x = self._decode_samples(z)
+            recon_x = self.decode_samples(z)
             log_w = functional.log_weights(recon_x, x, z, mu, logvar, likelihood=self.likelihood).double()
             total = torch.logaddexp(total, log_w.logsumexp(0))
             squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
@@ -155,8 +155,8 @@ class VAE(nn.Module):
         ess = (2 * total - squares).exp()
         return (total - math.log(num_samples)).to(dtype), (elbo / num_samples).to(dtype), ess.to(dtype)
 
-    def _decode_samples(self, z: Tensor) -> Any:
-        """The decoder's output, or outputs, for z of shape (K, B, L), with K and B in front."""
+    def decode_samples(self, z: Tensor) -> Any:
+        """The likelihood's parameters given z of shape (K, B, L), with K and B in front: what IWAELoss takes."""
         recon_x = self.decode(z.flatten(0, 1))
         if isinstance(recon_x, Tensor):
             return recon_x.unflatten(0, z.shape[:2])
@@ -172,11 +172,27 @@ class VAE(nn.Module):
         return log_px - elbo
 
 
+class _Chunk(nn.Module):
+    """A decoder's last step where a likelihood has several parameters: so many tensors, side by side in dimension 1."""
+
+    def __init__(self, chunks: int) -> None:
+        super().__init__()
+        self.chunks = chunks
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.chunk(self.chunks, 1)
+
+
+def _parameters_per_element(likelihood: str | Likelihood) -> int:
+    return len(getattr(likelihoods.by_name(likelihood), "parameters_expected", ("one",)))
+
+
 def _outputs(likelihood: str | Likelihood) -> Callable[[nn.Module], nn.Module]:
-    """What the decoder of a named likelihood ends in."""
+    """What the decoder of a likelihood ends in."""
     if likelihood == "bernoulli_probs":
         return lambda last: nn.Sequential(last, nn.Sigmoid())
-    return lambda last: last
+    count = _parameters_per_element(likelihood)
+    return lambda last: last if count == 1 else nn.Sequential(last, _Chunk(count))
 
 
 def _check_sizes(function: str, **sizes: Sequence[int]) -> None:
@@ -215,7 +231,9 @@ def mlp_vae(
         return chain[:-1]
 
     encoder = nn.Sequential(nn.Flatten(), *layers((size, *hidden_dims, 2 * latent_dim)))
-    decoder = nn.Sequential(*layers((latent_dim, *reversed(hidden_dims), size)), nn.Unflatten(1, input_shape))
+    count = _parameters_per_element(likelihood)
+    made = (count * input_shape[0], *input_shape[1:])
+    decoder = nn.Sequential(*layers((latent_dim, *reversed(hidden_dims), count * size)), nn.Unflatten(1, made))
     vae = VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood)
     vae.latent_shape = (latent_dim,)
     return vae
@@ -247,12 +265,13 @@ def conv_vae(
             f"{2 ** len(channels)}, got {input_shape}"
         )
     widths = (input_shape[0], *channels)
+    outputs = (_parameters_per_element(likelihood) * input_shape[0], *channels)
     small = (widths[-1], *(side // 2 ** len(channels) for side in input_shape[1:]))
     down: list[nn.Module] = []
     up: list[nn.Module] = []
-    for narrow, wide in pairwise(widths):
+    for narrow, wide, out in zip(widths, channels, outputs, strict=False):
         down += [nn.Conv2d(narrow, wide, 4, 2, 1), nn.ReLU()]
-        up = [nn.ReLU(), nn.ConvTranspose2d(wide, narrow, 4, 2, 1), *up]
+        up = [nn.ReLU(), nn.ConvTranspose2d(wide, out, 4, 2, 1), *up]
     encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(small), 2 * latent_dim))
     decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(small)), nn.Unflatten(1, small), *up)
     vae = VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood)

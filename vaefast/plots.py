@@ -51,7 +51,7 @@ def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     left.fill_between(epochs, series("test_elbo"), series("test_log_px"), alpha=0.2, label="gap: KL(q(z|x) || p(z|x))")
     left.plot(epochs, series("test_log_px"), label="log p(x), importance-sampled")
     left.plot(epochs, series("test_elbo"), label="ELBO")
-    left.plot(epochs, series("train_elbo"), ":", color="gray", label="ELBO, training set")
+    left.plot(epochs, series("train_bound"), ":", color="gray", label="bound, training set")
     left.set(xlabel="epoch", ylabel="nats per sample", title="Test set: the bound and what it bounds")
     left.legend(loc="lower right")
     right.plot(epochs, series("test_log_likelihood"), color="C2", label="E[log p(x|z)]")

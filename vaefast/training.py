@@ -15,7 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import __version__, data
-from .likelihoods import Gaussian
+from ._likelihood import Likelihood
+from .functional import reparameterize
+from .likelihoods import DiscretizedLogistic, Gaussian
+from .losses import IWAELoss
 from .model import VAE, conv_vae, mlp_vae
 
 Progress = Callable[[dict[str, Any]], None]
@@ -31,6 +34,9 @@ class Config:
 
     data: str = "digits"
     likelihood: str = "bernoulli"
+    objective: str = "elbo"
+    train_samples: int = 8
+    gradient: str = "standard"
     model: str = "mlp"
     latent_dim: int = 16
     hidden_dims: tuple[int, ...] = (400,)
@@ -43,7 +49,11 @@ class Config:
     num_samples: int = 200
 
     def build(self, sample_shape: tuple[int, ...]) -> VAE:
-        likelihood = Gaussian(scale=0.3, learn_scale=True) if self.likelihood == "gaussian" else self.likelihood
+        likelihood: str | Likelihood = self.likelihood
+        if likelihood == "gaussian":
+            likelihood = Gaussian(scale=0.3, learn_scale=True)
+        elif likelihood == "discretized_logistic":
+            likelihood = DiscretizedLogistic(levels=17 if self.data == "digits" else 256)
         if self.model == "conv":
             vae = conv_vae(sample_shape, self.latent_dim, self.channels, likelihood)
         else:
@@ -52,9 +62,33 @@ class Config:
         return vae
 
 
+COUNTS = ("poisson", "negative_binomial", "zero_inflated_negative_binomial")
+
+
+class Objective(nn.Module):
+    """What one step minimizes, as a module, so that DistributedDataParallel sees all of it."""
+
+    def __init__(self, vae: VAE, config: Config) -> None:
+        super().__init__()
+        self.vae = vae
+        self.samples = config.train_samples if config.objective == "iwae" else 0
+        self.criterion = IWAELoss(vae.likelihood, gradient=config.gradient)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 0:  # fewer samples than processes: zero, with the zero gradients that the others wait for
+            return sum((p.sum() * 0 for p in self.vae.parameters()), torch.zeros((), device=x.device))
+        if self.samples == 0:
+            return self.vae.loss(x)
+        mu, logvar = self.vae.encode(x)
+        z = reparameterize(mu, logvar, num_samples=self.samples)
+        return self.criterion(self.vae.decode_samples(z), x, z, mu, logvar)
+
+
 def load_data(config: Config) -> data.Dataset:
     dataset = data.load(config.data)
-    if config.likelihood.startswith("bernoulli"):
+    if config.likelihood in COUNTS:
+        dataset.check_counts()
+    elif config.likelihood not in ("gaussian", "laplace"):
         dataset.check_unit_interval()
     return dataset
 
@@ -94,10 +128,10 @@ def train(
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     torch.manual_seed(config.seed)
     vae = config.build(dataset.sample_shape).to(device)
-    model: nn.Module = vae
+    objective: nn.Module = Objective(vae, config)
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        model = nn.parallel.DistributedDataParallel(vae)
+        objective = nn.parallel.DistributedDataParallel(objective)
         torch.manual_seed(config.seed + 1 + rank)  # each process has its own noise
     optimizer = torch.optim.Adam(vae.parameters(), lr=config.lr)
     metrics: list[dict[str, Any]] = []
@@ -112,12 +146,8 @@ def train(
             total = torch.zeros((), device=device, dtype=torch.float64)
             for whole in dataset.batches(config.batch_size, config.seed + epoch):
                 x = whole.tensor_split(world)[rank].to(device)
-                recon_x, mu, logvar = model(x)
                 # The processes' gradients are averaged: this makes the average that of the whole batch's mean loss.
-                if len(x) > 0:
-                    loss = vae.criterion(recon_x, x, mu, logvar) * (len(x) * world / len(whole))
-                else:  # fewer samples than processes: zero, with the zero gradients that the others wait for
-                    loss = recon_x.sum() + mu.sum() + logvar.sum()
+                loss = objective(x) * (len(x) * world / len(whole))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -127,7 +157,7 @@ def train(
             if rank == 0:
                 row = {
                     "epoch": epoch,
-                    "train_elbo": -total.item() / len(dataset.train),
+                    "train_bound": -total.item() / len(dataset.train),
                     **evaluate(vae, dataset.test, config.num_samples, device),
                     "seconds": round(time.perf_counter() - start, 4),
                 }
