@@ -4,20 +4,52 @@ formula fails."""
 
 import itertools
 import math
+import pathlib
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 import vaefast
+from vaefast import diagnostics, objectives
 from vaefast import functional as VF
+
+# Each objective and what it is checked against, by the tests that do it.
+EVIDENCE = {
+    "log_weights": ("torch.distributions", "test_value_and_decoder_gradient_are_the_bounds"),
+    "iwae_bound": ("quadrature", "test_elbo_iwae_and_renyi"),
+    "renyi_bound": ("quadrature", "test_log_px_and_renyi_of_infinitely_many_samples"),
+    "miwae_bound": ("quadrature", "test_elbo_iwae_and_renyi"),
+    "piwae_bounds": ("quadrature", "test_elbo_iwae_and_renyi"),
+    "ciwae_bound": ("quadrature", "test_elbo_iwae_and_renyi"),
+    "IWAELoss": ("quadrature", "test_unbiased"),
+    "free_bits_kl": ("closed form", "test_three_meanings_of_free_bits"),
+    "capacity_kl": ("closed form", "test_capacity"),
+    "balanced_kl": ("torch.distributions", "test_balanced"),
+    "hierarchical_kl": ("torch.distributions", "test_many_layers"),
+    "kl_decomposition": ("enumeration", "test_stratified_weights_are_unbiased"),
+    "effective_sample_size": ("closed form", "test_effective_sample_size"),
+    "active_units": ("closed form", "test_active_units"),
+    "VampPrior": ("torch.distributions", "test_vamp_prior_is_the_mixture_of_posteriors"),
+    "estimator": ("closed form", "test_monte_carlo_kl"),
+    "schedules": ("closed form", "test_schedules"),
+}
 
 F64 = torch.float64
 LOG_PX, ELBO, IWAE_2, RENYI_HALF = -1.5134779691271336, -1.7003289278022526, -1.5787741233489254, -1.5856849628093812
 MU, LOGVAR = 0.8, -0.7
 SLOPE, BIAS = torch.tensor([1.5, -2.0, 0.7, 3.0], dtype=F64), torch.tensor([0.2, -0.5, 1.0, -1.0], dtype=F64)
 X = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=F64)
+
+
+def test_every_objective_has_evidence():
+    functions = {name for module in (objectives, diagnostics) for name in module.__all__ if name[0].islower()}
+    assert functions <= set(EVIDENCE)
+    source = pathlib.Path(__file__).read_text()
+    for _, test in EVIDENCE.values():
+        assert f"def {test}(" in source
 
 
 def decode(z):
@@ -213,6 +245,50 @@ class TestKlTerm:
         assert abs(sigmoid(110, 100, width=10).item() - 1 / (1 + math.exp(-1))) < 1e-7
         assert sigmoid(10**6, 1).item() == 1.0 and linear(5, 10).dim() == 0
 
+    @pytest.mark.parametrize("count", [1, 40])
+    def test_many_layers(self, count):
+        """Against torch.distributions layer by layer; in as many kernel calls for 40 layers as for one."""
+        shapes = [(5, 3), (5, 2, 4, 4), (5, 7)]
+        layers = [
+            [torch.randn(shapes[k % 3], dtype=F64, requires_grad=True) for _ in range(4 if k % 2 else 2)]
+            for k in range(count)
+        ]
+        leaves = [t for layer in layers for t in layer]
+        expected = 0
+        for layer in layers:
+            mu, logvar, *prior = layer
+            p = Normal(prior[0], (prior[1] / 2).exp()) if prior else Normal(0.0, 1.0)
+            expected = expected + kl_divergence(Normal(mu, (logvar / 2).exp()), p).flatten(1).sum(1)
+
+        class Sweeps(torch.utils._python_dispatch.TorchDispatchMode):
+            calls = 0
+
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                self.calls += "vaefast" in str(func)
+                return func(*args, **(kwargs or {}))
+
+        upstream = torch.randn(5, dtype=F64)
+        with Sweeps() as sweeps:
+            total = VF.hierarchical_kl(layers)
+            got = torch.autograd.grad(total, leaves, upstream)
+        assert sweeps.calls == 2 * min(2, count)
+        torch.testing.assert_close(total, expected)
+        torch.testing.assert_close(got, torch.autograd.grad(expected, leaves, upstream))
+
+    def test_other_parameterizations_of_sigma(self):
+        raw = torch.tensor([-400.0, -80.0, -10.1, -9.9, -1.0, 0.0, 3.0, 200.0], dtype=F64)
+        with mpmath.workdps(40):
+            exact = [float(2 * mpmath.log(mpmath.log1p(mpmath.exp(r)))) for r in raw.tolist()]
+        torch.testing.assert_close(VF.logvar_from_softplus(raw), torch.tensor(exact, dtype=F64), rtol=1e-9, atol=0)
+        torch.testing.assert_close(
+            VF.logvar_from_softplus(raw.float()).double(), torch.tensor(exact, dtype=F64), rtol=3e-6, atol=1e-6
+        )
+        assert torch.autograd.gradcheck(VF.logvar_from_softplus, raw[1:-1].clone().requires_grad_())
+        scale = torch.rand(5, dtype=F64)
+        mu = torch.randn(5, dtype=F64)
+        kl = kl_divergence(Normal(mu, scale), Normal(0.0, 1.0))
+        torch.testing.assert_close(VF.gaussian_kl(mu, VF.logvar_from_scale(scale), reduction="elementwise"), kl)
+
 
 class TestDecomposition:
     def case(self, batch=5, dims=3):
@@ -375,6 +451,9 @@ class TestWhatOthersGetWrong:
         (lambda w: VF.free_bits_kl(w, 1.0, "sample"), ValueError, "free_bits_kl: per must be one of 'dimension'"),
         (lambda w: VF.balanced_kl(w, w, w, w, balance=2.0), ValueError, r"balanced_kl: balance must be in \[0, 1\]"),
         (lambda w: VF.kl_decomposition(w, w, w, 2), ValueError, "kl_decomposition: it takes z of shape"),
+        (lambda w: VF.hierarchical_kl([]), ValueError, "hierarchical_kl: layers is empty"),
+        (lambda w: VF.hierarchical_kl([(w, w, w)]), ValueError, "hierarchical_kl: layer 0 must be"),
+        (lambda w: VF.hierarchical_kl([(w, w), (w[:2], w[:2])]), ValueError, "hierarchical_kl: layer 1 has shape"),
         (lambda w: VF.log_weights(w, w, w, w, w), ValueError, r"log_weights: z must have shape \(K, 3, 4\)"),
         (lambda w: vaefast.IWAELoss(gradient="score"), ValueError, "IWAELoss: gradient must be one of 'standard'"),
         (lambda w: vaefast.ELBOLoss(estimator="mc")(w, w, w, w), ValueError, "z must be given for estimator='mc'"),

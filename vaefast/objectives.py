@@ -5,8 +5,10 @@ K is the number of samples of z for one x, B the batch. log_w of shape (K, B) is
 log p(x|z_k) + log p(z_k) - log q(z_k|x)."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from . import _checks, likelihoods
@@ -18,6 +20,7 @@ __all__ = [
     "capacity_kl",
     "ciwae_bound",
     "free_bits_kl",
+    "hierarchical_kl",
     "iwae_bound",
     "log_weights",
     "miwae_bound",
@@ -240,6 +243,48 @@ def capacity_kl(kl: Tensor, capacity: float | Tensor, gamma: float = 1000.0) -> 
     if not isinstance(capacity, Tensor):
         _checks.number(name, "capacity", capacity, minimum=0.0)
     return gamma * (kl.mean() - capacity).abs()
+
+
+def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:
+    """The sum of the KL divergences of a hierarchical model's stochastic layers, in at most two sweeps for any number of them
+    (Sonderby et al. 2016, Vahdat and Kautz 2020).
+
+    Args:
+        layers: for each layer (mu, logvar), with a standard normal prior, or (mu, logvar, prior_mu, prior_logvar); tensors
+            of a layer have one shape (B, ...), and all layers one batch, dtype and device.
+
+    Returns:
+        nats, shape (B,).
+
+    Example:
+        >>> top, below = torch.ones(2, 3), torch.zeros(2, 4, 8, 8)
+        >>> hierarchical_kl([(top, 0 * top), (below, below, below + 1, below)])  # 3 / 2 + 256 / 2
+        tensor([129.5000, 129.5000])
+    """
+    name = "vaefast.hierarchical_kl"
+    total: Tensor | None = None
+    if not layers:
+        raise ValueError(f"{name}: layers is empty")
+    for k, layer in enumerate(layers):
+        if len(layer) not in (2, 4):
+            raise ValueError(
+                f"{name}: layer {k} must be (mu, logvar) or with (prior_mu, prior_logvar), got {len(layer)} tensors"
+            )
+        for each, argument in zip(layer, ("mu", "logvar", "prior_mu", "prior_logvar"), strict=False):
+            _checks.tensor(name, f"{argument} of layer {k}", each)
+            _checks.same_shape(name, f"{argument} of layer {k}", each, f"mu of layer {k}", layer[0])
+        if layer[0].dim() < 1 or layer[0].shape[0] != layers[0][0].shape[0]:
+            raise ValueError(
+                f"{name}: layer {k} has shape {tuple(layer[0].shape)}; the first dimension of all is the batch"
+            )
+    for arity in (2, 4):
+        chosen = [layer for layer in layers if len(layer) == arity]
+        if chosen:
+            joined = [torch.cat([layer[k].flatten(1) for layer in chosen], 1) for k in range(arity)]
+            kl = gaussian_kl(*joined)
+            total = kl if total is None else total + kl
+    assert total is not None
+    return total
 
 
 def balanced_kl(
