@@ -246,7 +246,7 @@ def capacity_kl(kl: Tensor, capacity: float | Tensor, gamma: float = 1000.0) -> 
 
 
 def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:
-    """The sum of the KL divergences of a hierarchical model's stochastic layers, in at most two sweeps for any number of them
+    """The sum of the KL divergences of a model's stochastic layers, in at most two sweeps for any number of them
     (Sonderby et al. 2016, Vahdat and Kautz 2020).
 
     Args:
