@@ -147,9 +147,12 @@ constexpr typename Loops<T>::Maps maps() {
 
 template <class T, class... Term>
 constexpr Loops<T> loops(TermList<Term...>) {
+  // Halves are computed in float, so double's loops have none.
+  using Brain = std::conditional_t<std::is_same_v<T, float>, math::bfloat16, T>;
+  using Half = std::conditional_t<std::is_same_v<T, float>, math::float16, T>;
   return {{load<float>, load<double>, load<math::bfloat16>, load<math::float16>, load<uint8_t>},
           {store<float>, store<double>, store<math::bfloat16>, store<math::float16>},
-          {maps<T, T, Term...>(), maps<T, math::bfloat16, Term...>(), maps<T, math::float16, Term...>()},
+          {maps<T, T, Term...>(), maps<T, Brain, Term...>(), maps<T, Half, Term...>()},
           sum,
           multiply,
           keep,
