@@ -59,8 +59,22 @@ def build_editable(*args, **kwargs):
     return build_meta.build_editable(*args, **kwargs)
 
 
+def toolkit_at(home):
+    """The CUDA toolkit that `home` leads to. torch guesses it from where nvcc lies; a wrapper of nvcc knows better."""
+    if home and not os.path.exists(f"{home}/include/cuda_runtime.h"):
+        try:
+            command = [f"{home}/bin/nvcc", "--dryrun", "-E", "-x", "cu", os.devnull]
+            said = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+        except OSError:
+            said = []
+        return next((os.path.realpath(line.split("TOP=")[1]) for line in said if "TOP=" in line), home)
+    return home
+
+
 def nvcc_release(toolkit):
-    """The release of a toolkit's compiler, such as "13.0"; None without one."""
+    """The release of a toolkit's compiler, such as "13.0"; None without one, or without its headers."""
+    if not os.path.exists(f"{toolkit}/include/cuda_runtime.h"):
+        return None
     try:
         version = subprocess.run(
             [f"{toolkit}/bin/nvcc", "--version"], check=True, capture_output=True, text=True
@@ -79,7 +93,7 @@ def cuda_sources(torch, toolkit):
     if torch.version.cuda is None:
         missing = f"torch {torch.__version__} is a build without CUDA"
     elif (release := nvcc_release(toolkit)) is None:
-        missing = "no CUDA toolkit with nvcc was found; set CUDA_HOME to one"
+        missing = "no CUDA toolkit with nvcc and its headers was found; set CUDA_HOME to one"
     elif release.split(".")[0] != torch.version.cuda.split(".")[0]:
         missing = f"the toolkit in {toolkit} is CUDA {release} and torch was built with {torch.version.cuda}"
     if choice == "1" and missing:
@@ -99,6 +113,7 @@ def extension():
             with open(os.path.join(where, "_built_for.py"), "w") as f:  # what an import of the library checks first
                 f.write(f"TORCH = {torch.__version__!r}\n")
 
+    cpp_extension.CUDA_HOME = toolkit_at(cpp_extension.CUDA_HOME)
     cuda = cuda_sources(torch, cpp_extension.CUDA_HOME)
     blackwell = cuda and tuple(map(int, torch.version.cuda.split("."))) >= (12, 8)
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHS if blackwell else ARCHS.split(";10.0")[0] + "+PTX")

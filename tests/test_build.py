@@ -58,13 +58,28 @@ print(setup.cuda_sources(torch, {toolkit!r}))
 
 @pytest.mark.parametrize("choice, cuda, toolkit, expected", [
     ("1", None, "/toolkit", "torch 2.0 is a build without CUDA"),
-    ("1", "13.0", None, "no CUDA toolkit with nvcc was found; set CUDA_HOME"),
+    ("1", "13.0", None, "no CUDA toolkit with nvcc and its headers was found; set CUDA_HOME"),
     ("1", "12.9", "/toolkit", "the toolkit in /toolkit is CUDA 13.0 and torch was built with 12.9"),
     ("yes", "13.0", "/toolkit", "VAEFAST_CUDA must be 0, 1 or auto, got 'yes'"),
 ])  # fmt: skip
 def test_a_forced_cuda_build_that_cannot_be_is_one_clear_error(choice, cuda, toolkit, expected):
     run = setup(CUDA.format(cuda=cuda, toolkit=toolkit), VAEFAST_CUDA=choice)
     assert run.returncode == 1 and expected in run.stderr and "Traceback" not in run.stderr
+
+
+def test_a_wrapper_of_nvcc_leads_to_its_toolkit(tmp_path):
+    """Such as a script in /usr/local/bin, beside which there are no headers."""
+    home, real = tmp_path / "home", tmp_path / "real"
+    (home / "bin").mkdir(parents=True)
+    (real / "bin").mkdir(parents=True)
+    wrapper = home / "bin" / "nvcc"
+    wrapper.write_text(f"#!/bin/sh\necho '#$ TOP={real}/bin/..' >&2\n")
+    wrapper.chmod(0o755)
+    told = "print(setup.toolkit_at({!r}), setup.nvcc_release({!r}))"
+    assert setup(told.format(str(home), str(home))).stdout.split() == [str(real), "None"]
+    wrapper.write_text("#!/bin/sh\nexit 1\n")
+    assert setup(told.format(str(home), str(home))).stdout.split() == [str(home), "None"]
+    assert setup("print(setup.toolkit_at(None))").stdout.strip() == "None"
 
 
 @pytest.mark.parametrize(
