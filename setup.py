@@ -61,14 +61,14 @@ def build_editable(*args, **kwargs):
 
 def toolkit_at(home):
     """The CUDA toolkit that `home` leads to. torch guesses it from where nvcc lies; a wrapper of nvcc knows better."""
-    if home and not os.path.exists(f"{home}/include/cuda_runtime.h"):
-        try:
-            command = [f"{home}/bin/nvcc", "--dryrun", "-E", "-x", "cu", os.devnull]
-            said = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
-        except OSError:
-            said = []
-        return next((os.path.realpath(line.split("TOP=")[1]) for line in said if "TOP=" in line), home)
-    return home
+    if not home or os.path.exists(f"{home}/include/cuda_runtime.h"):
+        return home
+    try:
+        command = [f"{home}/bin/nvcc", "--dryrun", "-E", "-x", "cu", os.devnull]
+        said = subprocess.run(command, capture_output=True, text=True).stderr
+    except OSError:
+        return home
+    return os.path.realpath(said.split("TOP=")[1].splitlines()[0]) if "TOP=" in said else home
 
 
 def nvcc_release(toolkit):
