@@ -61,26 +61,19 @@ def build_editable(*args, **kwargs):
 
 def toolkit_at(home):
     """The CUDA toolkit that `home` leads to. torch guesses it from where nvcc lies; a wrapper of nvcc knows better."""
-    if not home or os.path.exists(f"{home}/include/cuda_runtime.h"):
+    if not home or os.path.exists(f"{home}/include/cuda_runtime.h") or not os.path.exists(f"{home}/bin/nvcc"):
         return home
-    try:
-        command = [f"{home}/bin/nvcc", "--dryrun", "-E", "-x", "cu", os.devnull]
-        said = subprocess.run(command, capture_output=True, text=True).stderr
-    except OSError:
-        return home
+    command = [f"{home}/bin/nvcc", "--dryrun", "-E", "-x", "cu", os.devnull]
+    said = subprocess.run(command, capture_output=True, text=True).stderr
     return os.path.realpath(said.split("TOP=")[1].splitlines()[0]) if "TOP=" in said else home
 
 
 def nvcc_release(toolkit):
     """The release of a toolkit's compiler, such as "13.0"; None without one, or without its headers."""
-    if not os.path.exists(f"{toolkit}/include/cuda_runtime.h"):
+    command = [f"{toolkit}/bin/nvcc", "--version"]
+    if not os.path.exists(command[0]) or not os.path.exists(f"{toolkit}/include/cuda_runtime.h"):
         return None
-    try:
-        version = subprocess.run(
-            [f"{toolkit}/bin/nvcc", "--version"], check=True, capture_output=True, text=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    version = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return version.split("release ")[1].split(",")[0]
 
 
