@@ -73,8 +73,8 @@ def nvcc_release(toolkit):
     command = [f"{toolkit}/bin/nvcc", "--version"]
     if not os.path.exists(command[0]) or not os.path.exists(f"{toolkit}/include/cuda_runtime.h"):
         return None
-    version = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return version.split("release ")[1].split(",")[0]
+    run = subprocess.run(command, capture_output=True, text=True)
+    return run.stdout.split("release ")[1].split(",")[0] if run.returncode == 0 else None
 
 
 def cuda_sources(torch, toolkit):
