@@ -127,6 +127,35 @@ def test_counts(tmp_path, capsys, likelihood):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize("options, message", [
+    (["--objective", "iwae", "--beta", "2"], "--beta is for --objective elbo"),
+    (["--gradient", "dreg"], "--gradient is for --objective iwae"),
+    (["--train-samples", "4"], "--train-samples is for --objective iwae"),
+])  # fmt: skip
+def test_options_that_would_do_nothing(tmp_path, capsys, options, message):
+    assert run("train", *QUICK, *options, "--out", tmp_path / "run") == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_run_of_an_older_version(tmp_path):
+    assert run("train", *QUICK, "--out", tmp_path / "run") == 0
+    config = tmp_path / "run" / "config.json"
+    record = json.loads(config.read_text())
+    config.write_text(
+        json.dumps({k: v for k, v in record.items() if k not in ("objective", "train_samples", "gradient")})
+    )
+    assert run("evaluate", tmp_path / "run", "--num-samples", "5") == 0
+
+
+def test_evaluate_looks_at_other_data_too(tmp_path, capsys):
+    np.save(tmp_path / "counts.npy", np.random.default_rng(0).poisson(3.0, (60, 12)))
+    np.save(tmp_path / "fractions.npy", np.random.default_rng(0).random((60, 12)))
+    out = tmp_path / "run"
+    assert run("train", "--data", tmp_path / "counts.npy", "--likelihood", "poisson", *QUICK, "--out", out) == 0
+    assert run("evaluate", out, "--data", tmp_path / "fractions.npy") == 2
+    assert "a likelihood of counts needs whole numbers" in capsys.readouterr().err
+
+
 def test_info(capsys):
     assert run("info", "--json") == 0
     info = json.loads(capsys.readouterr().out)

@@ -224,17 +224,18 @@ class TestAccuracy:
             scale.append((abs(t) + abs(m) + half) * precision * 2 + 8)
         self.check(got, exact, scale, 4)
 
-    @pytest.mark.parametrize("log_count", [-3.0, 0.0, 5.0, 12.0, 18.0])
+    @pytest.mark.parametrize("log_count", [-200.0, -3.0, 0.0, 5.0, 12.0, 18.0, 35.0, 60.0])
     def test_negative_binomial(self, log_count):
         log_mean, log_counts = self.floats(-4, 8), self.floats(log_count - 1, log_count + 1)
         x = torch.poisson(log_mean.exp(), generator=torch.Generator().manual_seed(3))
+        mpmath.mp.dps = 80
         got = L.NegativeBinomial().log_prob((log_mean, log_counts), x, reduction="elementwise")
         exact = []
         for m, r, k in zip(*(map(mpmath.mpf, v.tolist()) for v in (log_mean, log_counts, x)), strict=True):
             m, r = mpmath.exp(m), mpmath.exp(r)
             gamma = mpmath.loggamma(k + r) - mpmath.loggamma(r) - mpmath.loggamma(k + 1)
             exact.append(gamma + r * mpmath.log(r / (r + m)) + k * mpmath.log(m / (r + m)))
-        self.check(got, exact, [abs(e) for e in exact], 4)
+        self.check(got, exact, [max(abs(e), 2.0**-126) for e in exact], 4)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +247,82 @@ def test_exact_values_of_the_continuous_bernoulli(logit, log_c):
             l, x = torch.tensor([[sign * float(logit)]], dtype=dtype), torch.tensor([[0.3]], dtype=dtype)
             difference = L.ContinuousBernoulli().log_prob(l, x) - L.Bernoulli().log_prob(l, x)
             assert abs(difference.item() - log_c) < tolerance * max(1, abs(L.Bernoulli().log_prob(l, x).item()))
+
+
+def test_the_gradient_by_a_large_dispersion_vanishes():
+    """A negative binomial tends to Poisson: nothing is left to gain, and nothing explodes."""
+    log_count = torch.tensor([[20.0, 35.0, 60.0, 800.0, -800.0]], requires_grad=True)
+    value = L.NegativeBinomial().log_prob(
+        (torch.ones(1, 5), log_count), torch.tensor([[3, 3, 3, 3, 0]]), reduction="elementwise"
+    )
+    poisson = D.Poisson(math.e).log_prob(torch.tensor(3.0))
+    torch.testing.assert_close(value[0, :4], poisson.expand(4), rtol=1e-6, atol=0)
+    value.sum().backward()
+    assert log_count.grad.abs().max() < 1e-6
+
+
+def test_poisson_of_large_counts():
+    got = L.Poisson().log_prob(torch.tensor([[math.log(1e6)]], dtype=torch.float32), torch.tensor([[1e6]]))
+    rate = math.exp(torch.tensor(math.log(1e6)).item())
+    assert abs(got.item() - (1e6 * math.log(rate) - rate - math.lgamma(1e6 + 1))) < 1e-6
+
+
+def test_one_dispersion_for_all_samples():
+    log_mean, log_count, x = normal(5, 4), normal(4), counts(5, 4)
+    got = L.NegativeBinomial().log_prob((log_mean, log_count), x)
+    torch.testing.assert_close(got, L.NegativeBinomial().log_prob((log_mean, log_count.expand(5, 4)), x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "name", ["poisson", "negative_binomial", "zero_inflated_negative_binomial", "discretized_logistic"]
+)
+def test_composites_compile_and_take_half_precision(name, dtype):
+    torch.compiler.reset()
+    likelihood = L.by_name(name)
+    count = len(likelihood.parameters_expected)
+    recon_x = tuple(normal(3, 4, scale=0.5).to(dtype) for _ in range(count))
+    recon_x = recon_x if count > 1 else recon_x[0]
+    x = torch.rand(3, 4) if name == "discretized_logistic" else counts(3, 4)
+    value = likelihood.log_prob(recon_x, x)
+    assert value.dtype == torch.float32
+    wide = tuple(t.double() for t in recon_x) if count > 1 else recon_x.double()
+    torch.testing.assert_close(value.double(), likelihood.log_prob(wide, x), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        torch.compile(likelihood.log_prob, fullgraph=True)(recon_x, x), value, rtol=1e-5, atol=1e-4
+    )
+
+
+def test_nothing_is_lost_where_the_scale_is_0():
+    """No error at any scale, on both paths; the kernel's NaN reaches every gradient."""
+    for make in (lambda f: lambda *t: torch.autograd.grad(f(*(u := [v.requires_grad_() for v in t])).sum(), u),
+                 lambda f: torch.func.grad(lambda *t: f(*t).sum(), (0, 1))):  # fmt: skip
+        grads = make(lambda m, s: L.Laplace().log_prob((m, s), torch.ones(1, 1)))(
+            torch.ones(1, 1), torch.full((1, 1), -90.0)
+        )
+        assert [g.item() for g in grads] == [0, -1]
+    nan, zero = torch.full((1, 1), math.nan).requires_grad_(), torch.zeros(1, 1).requires_grad_()
+    value = L.Laplace().log_prob((nan, zero), torch.ones(1, 1))
+    assert value.isnan() and all(g.isnan() for g in torch.autograd.grad(value, (nan, zero)))
+    for log_scale in (-90.0, 90.0):
+        m, s = torch.full((1, 1), 0.5).requires_grad_(), torch.full((1, 1), log_scale).requires_grad_()
+        value = L.DiscretizedLogistic(levels=257).log_prob((m, s), torch.full((1, 1), 0.5))
+        assert abs(value.item() - (0.0 if log_scale < 0 else math.log(1 / 256) - 90 - math.log(4))) < 1e-4
+        assert all(g.isfinite() for g in torch.autograd.grad(value, (m, s)))
+
+
+def test_validate_looks_at_what_a_likelihood_can_hold():
+    mu, logvar = torch.zeros(2, 1), torch.zeros(2, 1)
+    zero, bad = torch.zeros(2, 3), torch.full((2, 3), -1.0)
+    for name, x, message in (
+        ("poisson", bad, r"Poisson targets must lie in \[0, inf\]"),
+        ("poisson", bad.abs() / 2, "Poisson targets must be whole numbers"),
+        ("continuous_bernoulli", 7 * bad.abs(), r"ContinuousBernoulli targets must lie in \[0, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vaefast.ELBOLoss(name, validate=True)(zero, x, mu, logvar)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        vaefast.ELBOLoss("poisson", validate=True)(zero + math.nan, zero, mu, logvar)
 
 
 def test_continuous_bernoulli_at_the_edges():

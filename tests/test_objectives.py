@@ -113,9 +113,24 @@ class TestExactValues:
             for higher, lower in itertools.pairwise(bounds):
                 assert (higher >= lower - 1e-12).all()
 
-    def test_renyi_is_continuous_at_one(self):
-        log_w = torch.randn(16, 50, dtype=F64)
-        torch.testing.assert_close(VF.renyi_bound(log_w, 1 + 1e-7), VF.renyi_bound(log_w, 1.0), rtol=0, atol=1e-6)
+    @pytest.mark.parametrize("dtype", [F64, torch.float32])
+    def test_renyi_is_continuous_at_one(self, dtype):
+        """The derivative by alpha at 1 is minus half the variance of log w."""
+        log_w = (5 * torch.randn(16, 50, dtype=dtype) - 100).requires_grad_()
+        at_one, variance = VF.renyi_bound(log_w, 1.0), log_w.var(0, correction=0)
+        for epsilon in (1e-7, -1e-5, 1e-3):
+            bound = VF.renyi_bound(log_w, 1 + epsilon)
+            torch.testing.assert_close(bound, at_one - epsilon / 2 * variance, rtol=0, atol=3e-4)
+            weights = torch.autograd.grad(bound.sum(), log_w)[0]
+            torch.testing.assert_close(weights, (-epsilon * log_w).softmax(0), rtol=1e-3, atol=1e-6)
+
+    def test_half_precision_is_computed_in_float32(self):
+        log_w = (torch.randn(64, 50) * 3 - 700).bfloat16()
+        for function in (VF.iwae_bound, VF.effective_sample_size, lambda w: VF.renyi_bound(w, 0.5)):
+            got = function(log_w)
+            assert got.dtype == torch.float32
+            torch.testing.assert_close(got.double(), function(log_w.double()), rtol=1e-5, atol=0)
+        assert VF.ciwae_bound(torch.tensor([[0.0], [-math.inf]]), 0.0).isfinite()
 
 
 class TestGradientEstimators:
@@ -176,6 +191,73 @@ class TestGradientEstimators:
         torch.testing.assert_close(loss, expected)
         got, true = (torch.autograd.grad(v, weight, retain_graph=True)[0] for v in (loss, expected))
         torch.testing.assert_close(got, true)
+
+
+class TestCombinations:
+    def test_integer_targets(self):
+        """Labels and counts, as a discrete likelihood takes them."""
+        mu, logvar = torch.randn(2, 4, 2).unbind()
+        z = VF.reparameterize(mu, logvar, num_samples=3)
+        logits, x = torch.randn(3, 4, 7, 5), torch.randint(0, 7, (4, 5))
+        log_w = VF.log_weights(logits, x, z, mu, logvar, likelihood=vaefast.likelihoods.Categorical())
+        fit = torch.distributions.Categorical(logits=logits.movedim(2, -1)).log_prob(x).sum(-1)
+        prior, q = Normal(0.0, 1.0).log_prob(z).sum(-1), Normal(mu, (logvar / 2).exp()).log_prob(z).sum(-1)
+        torch.testing.assert_close(log_w, fit + prior - q, rtol=1e-5, atol=1e-5)
+
+    def test_a_prior_of_ones_own(self):
+        mu, logvar = torch.randn(2, 4, 2, dtype=F64).unbind()
+        z = VF.reparameterize(mu, logvar, num_samples=3)
+        prior = Independent(Normal(torch.ones(2, dtype=F64), 2.0), 1)
+        recon_x, x = torch.randn(3, 4, 5, dtype=F64), torch.rand(4, 5).round()
+        options = dict(prior_mu=torch.tensor(1.0, dtype=F64), prior_logvar=torch.tensor(math.log(4), dtype=F64))
+        expected = VF.log_weights(recon_x, x, z, mu, logvar, **options)
+        torch.testing.assert_close(VF.log_weights(recon_x, x, z, mu, logvar, prior=prior), expected)
+        loss = vaefast.IWAELoss()(recon_x, x, z, mu, logvar, prior=prior)
+        torch.testing.assert_close(loss, -VF.iwae_bound(expected).mean())
+        with pytest.raises(ValueError, match="exclude each other"):
+            VF.log_weights(recon_x, x, z, mu, logvar, prior=prior, **options)
+        elementwise = vaefast.ELBOLoss(estimator="mc", prior=Normal(0.0, 1.0))
+        with pytest.raises(ValueError, match=r"prior.log_prob must return shape \(4,\), got \(4, 2\)"):
+            elementwise(recon_x[0], x, mu, logvar, z=z[0])
+        with pytest.raises(ValueError, match="the module has a prior"):
+            vaefast.ELBOLoss(estimator="mc", prior=prior)(recon_x[0], x, mu, logvar, z=z[0], **options)
+
+    def test_one_dreg_loss_for_one_z(self):
+        """A second one would weight the gradient twice; torch.func would not see the weights."""
+        mu, logvar = torch.randn(2, 4, 2).requires_grad_().unbind()
+        z, x = VF.reparameterize(mu, logvar, num_samples=3), torch.rand(4, 5).round()
+        criterion = vaefast.IWAELoss(gradient="dreg")
+        with torch.no_grad():
+            criterion(torch.zeros(3, 4, 5), x, z, mu, logvar)  # to be looked at only
+        criterion(torch.zeros(3, 4, 5), x, z, mu, logvar)
+        with pytest.raises(ValueError, match="another gradient='dreg' loss already"):
+            criterion(torch.zeros(3, 4, 5), x, z, mu, logvar)
+        with pytest.raises(NotImplementedError, match="knows nothing of torch.func"):
+            torch.func.grad(lambda m: criterion(torch.zeros(3, 4, 5), x, m + z.detach(), m, logvar))(mu.detach())
+
+    @pytest.mark.parametrize("gradient", ["standard", "stl"])
+    def test_compiled_and_under_torch_func(self, gradient):
+        criterion, x = vaefast.IWAELoss(gradient=gradient), torch.rand(4, 5).round()
+        eps, weight = torch.randn(3, 4, 2), torch.randn(2, 5)
+
+        def loss(mu, logvar):
+            z = VF.reparameterize(mu, logvar, num_samples=3, eps=eps)
+            return criterion(z @ weight, x, z, mu, logvar)
+
+        mu, logvar = (torch.randn(4, 2).requires_grad_() for _ in range(2))
+        expected = torch.autograd.grad(loss(mu, logvar), (mu, logvar))
+        compiled = torch.compile(loss, fullgraph=True)
+        torch.testing.assert_close(
+            torch.autograd.grad(compiled(mu, logvar), (mu, logvar)), expected, rtol=1e-4, atol=1e-6
+        )
+        functional = torch.func.grad(loss, (0, 1))(mu.detach(), logvar.detach())
+        torch.testing.assert_close(functional, expected, rtol=1e-4, atol=1e-6)
+
+    def test_a_beta_from_the_cpu_goes_anywhere(self):
+        tensors = [t.to("meta") for t in (torch.zeros(4, 5), torch.zeros(4, 5), torch.zeros(4, 2), torch.zeros(4, 2))]
+        for options in ({}, {"return_parts": True}):
+            loss = vaefast.ELBOLoss()(*tensors, beta=vaefast.schedules.linear(1, 2), **options)
+            assert (loss[0] if options else loss).shape == ()
 
 
 class TestKlTerm:
@@ -341,12 +423,14 @@ class TestPosterior:
     def test_log_likelihood_reports_its_effective_sample_size(self):
         vae = vaefast.mlp_vae((6,), latent_dim=2, hidden_dims=(8,))
         x = torch.rand(5, 6).round()
-        one, streamed = (
-            (torch.manual_seed(3), vae.log_likelihood(x, 40, chunk_size=chunk, return_ess=True))[1]
-            for chunk in (40, 40)
-        )
-        assert torch.equal(one[1], streamed[1])
-        assert (one[1] >= 1).all() and (one[1] <= 40.001).all()
+        mu, logvar = vae.encode(x)
+        state = torch.get_rng_state()
+        z = torch.cat([VF.reparameterize(mu, logvar, num_samples=n) for n in (7, 7, 7, 7, 7, 5)])
+        log_w = VF.log_weights(vae.decode_samples(z), x, z, mu, logvar)
+        torch.set_rng_state(state)
+        log_px, ess = vae.log_likelihood(x, 40, chunk_size=7, return_ess=True)
+        torch.testing.assert_close(ess, VF.effective_sample_size(log_w), rtol=1e-4, atol=0)
+        torch.testing.assert_close(log_px, VF.iwae_bound(log_w), rtol=1e-5, atol=0)
         vae.encoder[-1].weight.data.zero_(), vae.encoder[-1].bias.data.zero_()
         vae.decoder[0].weight.data.zero_()  # q is the prior and x does not depend on z: all weights are equal
         torch.testing.assert_close(vae.log_likelihood(x, 40, chunk_size=7, return_ess=True)[1], torch.full((5,), 40.0))
@@ -459,6 +543,9 @@ class TestWhatOthersGetWrong:
         (lambda w: vaefast.ELBOLoss(estimator="mc")(w, w, w, w), ValueError, "z must be given for estimator='mc'"),
         (lambda w: vaefast.ELBOLoss()(w, w, w, w, z=w), ValueError, "z must be given for estimator='mc' and only then"),
         (lambda w: vaefast.ELBOLoss(estimator="mc", free_bits=1.0), ValueError, "free_bits needs estimator='analytic'"),
+        (lambda w: VF.capacity_kl(w, 1.0), ValueError, r"capacity_kl: kl must have shape \(B,\)"),
+        (lambda w: VF.balanced_kl(w, w, None, None), TypeError, "balanced_kl: prior_mu must be a torch.Tensor"),
+        (lambda w: vaefast.schedules.cyclical(1, 5, ramp=2.0), ValueError, "cyclical: ramp is a part of the period"),
         (lambda w: vaefast.schedules.linear(1, 0), ValueError, "schedules.linear: warmup must be positive"),
         (
             lambda w: vaefast.priors.VampPrior(None, w[0]),

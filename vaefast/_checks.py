@@ -106,8 +106,13 @@ def beta(function: str, value: object, other_name: str = "", other: Tensor | Non
     tensor(function, "beta", value)
     if value.dim() != 0:
         raise ValueError(f"{function}: beta must be a number or a 0-dimensional tensor, got shape {tuple(value.shape)}")
-    if other is not None:
+    if other is not None and value.device.type != "cpu":  # torch takes numbers from the CPU anywhere
         same_device(function, "beta", value, other_name, other)
+
+
+def per_sample(function: str, name: str, value: Tensor, batch: torch.Size) -> None:
+    if value.shape != batch:
+        raise ValueError(f"{function}: {name}.log_prob must return shape {tuple(batch)}, got {tuple(value.shape)}")
 
 
 def generator(function: str, value: object, device: torch.device) -> None:

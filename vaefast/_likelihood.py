@@ -17,6 +17,8 @@ class Likelihood(nn.Module):
     """
 
     direct = False  # whether its operands are (recon_x, x) as they come
+    support: tuple[float, float] | None = None  # of x after target_scale, where it is bounded
+    integral = False  # whether x is made of whole numbers
 
     def __init__(self, target_scale: float = 1.0) -> None:
         super().__init__()

@@ -13,14 +13,14 @@ _functorch_active = getattr(torch._C, "_are_functorch_transforms_active", lambda
 _is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda tensor: True)
 
 
-def _transformed() -> bool:
+def transformed() -> bool:
     """Whether torch.func or forward-mode AD looks at this call."""
     return _functorch_active() or getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def has_kernel(tensor: Tensor) -> bool:
     """Whether the fused operator is right for this call, whose tensors are on one device and of types that it reads."""
-    return tensor.device.type in _ops.DEVICES and not _transformed()
+    return tensor.device.type in _ops.DEVICES and not transformed()
 
 
 def needs_grad(tensors: Sequence[object]) -> bool:
@@ -33,6 +33,6 @@ def needs_grad(tensors: Sequence[object]) -> bool:
 
 def needs_composite(*grads: Tensor | None) -> bool:
     """Whether a backward pass must be differentiable itself (create_graph=True) or batched (is_grads_batched=True)."""
-    if torch.is_grad_enabled() or _transformed():
+    if torch.is_grad_enabled() or transformed():
         return True
     return not torch.compiler.is_compiling() and any(g is not None and _is_batched(g) for g in grads)

@@ -248,6 +248,8 @@ def elbo_loss(
 ) -> tuple[Tensor, ...]:
     """reference.elbo_loss, fused; the loss alone where no `parts` are asked for. `inplace` writes the gradient over the
     prediction where that is possible."""
+    if isinstance(beta, Tensor) and beta.device != operands[0].device:
+        beta = beta.to(operands[0].device, non_blocking=True)
     beta_tensor = beta if isinstance(beta, Tensor) else None
     if not has_kernel(operands[0]):
         return reference.elbo_loss(

@@ -4,15 +4,15 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import __version__, _ops
+from .likelihoods import NAMES
 
-_LIKELIHOODS = ("bernoulli", "bernoulli_probs", "continuous_bernoulli", "discretized_logistic", "gaussian", "laplace",
-                "poisson", "negative_binomial", "zero_inflated_negative_binomial")  # fmt: skip
 _EXTRA = "vaefast {command} needs {package}; pip install 'vaefast[cli]' brings everything it uses"
 
 
@@ -47,9 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--data", default="digits", help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images"
     )
-    train.add_argument("--likelihood", choices=_LIKELIHOODS, default="bernoulli")
+    train.add_argument("--likelihood", choices=NAMES, default="bernoulli")
     train.add_argument("--objective", choices=("elbo", "iwae"), default="elbo")
-    train.add_argument("--train-samples", type=_positive(int), default=8, metavar="K", help="of z for each x, for iwae")
+    train.add_argument("--train-samples", type=_positive(int), metavar="K", help="of z for each x, for iwae; 8")
     train.add_argument("--gradient", choices=("standard", "stl", "dreg"), default="standard", help="of iwae's encoder")
     train.add_argument("--model", choices=("mlp", "conv"), default="mlp")
     train.add_argument("--latent-dim", type=_positive(int), default=16)
@@ -97,6 +97,14 @@ def _train(arguments: argparse.Namespace) -> None:
     fields = {name: getattr(arguments, name) for name in training.Config.__dataclass_fields__}
     if fields["data"] != "digits":
         fields["data"] = os.path.abspath(fields["data"])
+    if fields["train_samples"] is None:
+        del fields["train_samples"]
+    elif fields["objective"] == "elbo":
+        raise ValueError("--train-samples is for --objective iwae")
+    if fields["objective"] == "elbo" and fields["gradient"] != "standard":
+        raise ValueError("--gradient is for --objective iwae")
+    if fields["objective"] == "iwae" and fields["beta"] != 1:
+        raise ValueError("--beta is for --objective elbo; the importance-weighted bound has no KL to weigh")
     config = training.Config(**fields)
     out = _new_folder(arguments.out) if first else Path(os.devnull)
     device = training.choose_device(arguments.device)
@@ -128,11 +136,11 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from . import data, training
+    from . import training
 
     device = training.choose_device(arguments.device)
     config, vae, metrics = training.load_run(arguments.run, device)
-    dataset = data.load(arguments.data or config.data)
+    dataset = training.load_data(replace(config, data=arguments.data or config.data))
     torch.manual_seed(config.seed)
     made = tuple(vae.sample(1).shape[1:])
     if made != dataset.sample_shape:

@@ -47,6 +47,7 @@ class Bernoulli(FusedLikelihood):
     def __init__(self, probs: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
         self.probs = probs
+        self.support = (0.0, 1.0)
         self.direct = type(self) is Bernoulli
         self.term = "bernoulli_probs" if probs else "bernoulli"
 
@@ -128,6 +129,7 @@ class Laplace(FusedLikelihood):
 
     Args:
         scale: the fixed scale, the mean absolute error.
+        learn_scale: one learned scale, starting at `scale`: the parameter `log_scale`. Give it to the optimizer.
         target_scale: see `Likelihood`.
 
     Example:
@@ -137,17 +139,20 @@ class Laplace(FusedLikelihood):
 
     term = "laplace"
 
-    def __init__(self, scale: float = 1.0, target_scale: float = 1.0) -> None:
+    def __init__(self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
         _checks.positive(self.name, "scale", scale)
-        self.log_scale = math.log(scale)
+        self.log_scale: nn.Parameter | float = math.log(scale)
+        if learn_scale:
+            del self.log_scale
+            self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
     def operands(
         self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, own = split_pair(self.name, "log_scale", recon_x)
         mean, x = _checks.prediction(self.name, "recon_x", mean, x)
-        log_scale = self.log_scale if own is None else own
+        log_scale: Tensor | float = self.log_scale if own is None else own
         return mean, x, _checks.parameter(self.name, "log_scale", log_scale, "recon_x", mean)
 
     def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
@@ -173,6 +178,7 @@ class ContinuousBernoulli(FusedLikelihood):
     """
 
     term = "continuous_bernoulli"
+    support = (0.0, 1.0)
 
     def operands(self, recon_x: Tensor, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return _checks.prediction(self.name, "recon_x", recon_x, x)

@@ -105,8 +105,8 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
         shape (B,).
 
     Example:
-        >>> effective_sample_size(torch.zeros(5, 1))
-        tensor([5.])
+        >>> effective_sample_size(torch.zeros(4, 1))
+        tensor([4.])
     """
     log_w = check_log_w("vaefast.effective_sample_size", log_w, 2)
-    return (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
+    return 1 / log_w.softmax(0).square().sum(0)

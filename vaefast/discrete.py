@@ -1,5 +1,6 @@
 """Likelihoods of discrete data, computed in plain torch. Public as part of vaefast.likelihoods; in nats."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,15 +39,18 @@ class CompositeLikelihood(Likelihood):
         raise NotImplementedError
 
     def split(self, recon_x: Any) -> tuple[Tensor, ...]:
-        """The decoder's output as so many tensors, checked."""
+        """The decoder's output as so many tensors, checked; the first gives the shape, the others broadcast to it."""
         expected = self.parameters_expected
         given = tuple(recon_x) if isinstance(recon_x, (tuple, list)) else (recon_x,)
         if len(given) != len(expected):
             raise ValueError(f"{self.name}: recon_x must be ({', '.join(expected)}), got {len(given)} tensors")
         for name, value in zip(expected, given, strict=True):
             _checks.tensor(self.name, name, value)
-            _checks.same_shape(self.name, name, value, expected[0], given[0])
-        return given
+        others = (
+            _checks.broadcast(self.name, n, v, expected[0], given[0])
+            for n, v in zip(expected[1:], given[1:], strict=True)
+        )
+        return given[0], *(each.expand(given[0].shape) for each in others)
 
     def log_prob(
         self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"
@@ -95,6 +99,8 @@ class Poisson(CompositeLikelihood):
     """
 
     parameters_expected = ("log_rate",)
+    support, integral = (0.0, float("inf")), True
+    compute = torch.float64
 
     def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
         (log_rate,) = parameters
@@ -107,14 +113,31 @@ class Poisson(CompositeLikelihood):
         return torch.poisson(self.mean(recon_x), generator=generator)
 
 
+def _stirling(y: Tensor) -> Tensor:
+    """log Gamma(y) - ((y - 1/2) log y - y + log(2 pi) / 2), to float64's last digit for y >= 100."""
+    w = 1 / (y * y)
+    return (1 / 12 - w * (1 / 360 - w * (1 / 1260 - w / 1680))) / y
+
+
 def _negative_binomial(log_mean: Tensor, log_count: Tensor, x: Tensor) -> Tensor:
-    count, logits = log_count.exp(), log_mean - log_count
-    combinations = torch.lgamma(x + count) - torch.lgamma(count) - torch.lgamma(x + 1)
-    return combinations - count * F.softplus(logits) - x * F.softplus(-logits)
+    log_count = log_count.clamp(-300, 300)  # where r and 1 / r are finite, and the law is its limit
+    large = log_count > 5
+    # log Gamma(x + r) - log Gamma(r) and what follows it, as they stand
+    some = torch.where(large, 0.0, log_count)
+    r, logits = some.exp(), log_mean - some
+    plain = torch.lgamma(x + r) - torch.lgamma(r) + r * F.logsigmoid(-logits) + x * F.logsigmoid(logits)
+    # For large r these are large numbers with a small sum: by Stirling's formula x log r cancels on paper. In the limit it
+    # is Poisson's x log m - m.
+    many = torch.where(large, log_count, 10.0)
+    r, mean_by_r = many.exp(), (log_mean - many).exp()
+    gamma = (r + x - 0.5) * torch.log1p(x / r) - x + (_stirling(r + x) - _stirling(r))
+    limit = gamma + torch.where(x == 0, 0.0, x * log_mean) - (r + x) * torch.log1p(mean_by_r)
+    return torch.where(large, limit, plain) - torch.lgamma(x + 1)
 
 
 class NegativeBinomial(CompositeLikelihood):
-    """Overdispersed counts, from (log_mean, log_count): mean m and inverse dispersion r, the variance being m + m^2 / r.
+    """Overdispersed counts, from (log_mean, log_count): mean m and inverse dispersion r, the variance being m + m^2 / r. r
+    may be one for all samples, its logarithm of shape (D,).
 
     log Gamma(x + r) / (Gamma(r) x!) + r log(r / (r + m)) + x log(m / (r + m)), in float64 inside, because for large r it is
     a small difference of large numbers.
@@ -125,6 +148,7 @@ class NegativeBinomial(CompositeLikelihood):
     """
 
     parameters_expected = ("log_mean", "log_count")
+    support, integral = (0.0, float("inf")), True
     compute = torch.float64
 
     def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
@@ -152,6 +176,7 @@ class ZeroInflatedNegativeBinomial(CompositeLikelihood):
     """
 
     parameters_expected = ("log_mean", "log_count", "gate")
+    support, integral = (0.0, float("inf")), True
     compute = torch.float64
 
     def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
@@ -171,10 +196,14 @@ class ZeroInflatedNegativeBinomial(CompositeLikelihood):
 
 def _logistic_bin(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int) -> Tensor:
     """log of a logistic's mass in the bin of width 1 / (levels - 1) around x; the first and the last are open."""
+    log_scale = log_scale.clamp(min=-80)  # beyond, 1 / scale is no float
     half, precision = 0.5 / (levels - 1), torch.exp(-log_scale)
     low, high = (x - mean - half) * precision, (x - mean + half) * precision
     # sigmoid(high) - sigmoid(low) = sigmoid(high) sigmoid(-low) (1 - exp(low - high)), in which nothing cancels
-    width = torch.log(-torch.expm1(-2 * half * precision))
+    y = 2 * half * precision
+    narrow = y < 1e-4
+    far = torch.log(-torch.expm1(-torch.where(narrow, 1.0, y)))
+    width = torch.where(narrow, math.log(2 * half) - log_scale - y / 2, far)
     first, last = x <= half, x >= 1 - half
     inside = ~(first | last)
     return (
@@ -199,6 +228,7 @@ class DiscretizedLogistic(CompositeLikelihood):
     """
 
     parameters_expected: tuple[str, ...] = ("mean", "log_scale")
+    support = (0.0, 1.0)
 
     def __init__(self, levels: int = 256, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
@@ -263,6 +293,7 @@ class Categorical(CompositeLikelihood):
 
     parameters_expected = ("logits",)
     mixture = True
+    integral = True
 
     def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
         (logits,) = parameters

@@ -23,6 +23,7 @@ _NAMED: dict[str, Callable[..., Likelihood]] = {
     "negative_binomial": discrete.NegativeBinomial,
     "zero_inflated_negative_binomial": discrete.ZeroInflatedNegativeBinomial,
 }
+NAMES = tuple(_NAMED)
 
 
 def by_name(likelihood: str | Likelihood, **options: float) -> Any:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from . import _checks, autograd, likelihoods
 from ._likelihood import Likelihood
+from ._paths import transformed
 from .functional import free_bits_kl, gaussian_kl, gaussian_log_prob, log_weights, renyi_bound
 from .objectives import FREE_BITS
 
@@ -32,8 +33,9 @@ class ELBOLoss(nn.Module):
 
     Args:
         likelihood: "bernoulli" (the decoder returns logits), "bernoulli_probs" (probabilities), "gaussian" (a mean, with
-            unit variance, or a pair (mean, logvar)), or an object of vaefast.likelihoods.
-        beta: weight of the KL (Higgins et al. 2017): a number, or a 0-dimensional tensor.
+            unit variance, or a pair (mean, logvar)), another name that `likelihoods.by_name` knows, or an object of
+            vaefast.likelihoods.
+        beta: weight of the KL (Higgins et al. 2017): a number, or a 0-dimensional tensor of the same device or the CPU.
         reduction: "mean", "sum" or "none".
         free_bits: nats of KL that are free (Kingma et al. 2016), in the meaning that `free_bits_per` names, see
             `functional.free_bits_kl`; by default each latent dimension's KL, averaged over the batch, counts as at least
@@ -164,11 +166,14 @@ class ELBOLoss(nn.Module):
             _checks.same_device(_NAME, "weight", weight, "x", x)
         if (z is None) != (self.estimator == "analytic"):
             raise ValueError(f"{_NAME}: z must be given for estimator='mc' and only then")
+        if self.prior is not None and not (prior_mu is prior_logvar is None):
+            raise ValueError(f"{_NAME}: the module has a prior; prior_mu and prior_logvar would be another one")
         if z is not None:
             _checks.tensor(_NAME, "z", z)
             _checks.same_shape(_NAME, "z", z, "mu", mu)
         if self.validate:
-            self._check_values(operands, latent, x, beta, weight, mask)
+            parameters = recon_x if isinstance(recon_x, (tuple, list)) else (recon_x,)
+            self._check_values(operands or (*parameters, x), latent, x, beta, weight, mask)
 
         if fused and self.free_bits is None and self.reduction != "none" and z is None:
             loss, *parts = autograd.elbo_loss(
@@ -188,10 +193,12 @@ class ELBOLoss(nn.Module):
             fit, kl = parts
         else:
             fit = likelihood.log_prob(recon_x, x, mask=mask)
+            _checks.per_sample(_NAME, "likelihood", fit, batch)
             if z is None:
                 kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar)
             else:
                 log_p = gaussian_log_prob(z, prior_mu, prior_logvar) if self.prior is None else self.prior.log_prob(z)
+                _checks.per_sample(_NAME, "prior", log_p, batch)
                 kl = gaussian_log_prob(z, mu, logvar) - log_p
             counted = kl
             if self.free_bits is not None:
@@ -218,15 +225,24 @@ class ELBOLoss(nn.Module):
         for tensor in (*kept, *latent, *(t for t in (beta, weight) if isinstance(t, Tensor))):
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise ValueError(f"{_NAME}: an input of shape {tuple(tensor.shape)} holds NaN or infinite values")
-        if not isinstance(self.likelihood, likelihoods.Bernoulli) or x.numel() == 0:
+        support = getattr(self.likelihood, "support", None)
+        if support is None or x.numel() == 0:
             return
-        bounded = {"Bernoulli targets": (kept[1], self.likelihood.target_scale)}
-        if self.likelihood.probs:
-            bounded["probabilities"] = (kept[0], 1.0)
-        for name, (tensor, scale) in bounded.items():
+        targets = x if mask is None else torch.where(mask, x, torch.zeros_like(x))
+        kind = type(self.likelihood).__name__
+        bounded = {f"{kind} targets": (targets, self.likelihood.target_scale, support)}
+        if getattr(self.likelihood, "probs", False):
+            bounded["probabilities"] = (kept[0], 1.0, (0.0, 1.0))
+        for name, (tensor, scale, (least, most)) in bounded.items():
             low, high = (bound.item() * scale for bound in tensor.aminmax())
-            if low < 0 or high > 1:
-                raise ValueError(f"{_NAME}: {name} must lie in [0, 1], got values from {low:g} to {high:g}")
+            if low < least or high > most:
+                raise ValueError(
+                    f"{_NAME}: {name} must lie in [{least:g}, {most:g}], got values from {low:g} to {high:g}"
+                )
+        if getattr(self.likelihood, "integral", False) and bool(
+            (targets * self.likelihood.target_scale % 1 != 0).any()
+        ):
+            raise ValueError(f"{_NAME}: {kind} targets must be whole numbers")
 
     def extra_repr(self) -> str:
         options = {
@@ -287,6 +303,7 @@ class IWAELoss(nn.Module):
         *,
         prior_mu: Tensor | None = None,
         prior_logvar: Tensor | None = None,
+        prior: Any = None,
         mask: Tensor | None = None,
     ) -> Tensor:
         """The loss: a scalar, or of shape (B,).
@@ -295,16 +312,25 @@ class IWAELoss(nn.Module):
             recon_x: what the decoder made of z, shape (K, B, D).
             x: data, shape (B, D).
             z: reparameterized samples of q(z|x), shape (K, B, L). "dreg" weights the gradient that reaches z in the
-                backward pass, whatever it comes from: use z for this loss alone.
+                backward pass, whatever it comes from: z is for this loss alone.
             mu, logvar: of q(z|x), shape (B, L).
             prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
+            prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, instead.
             mask: bool, broadcastable to x; elements that are False are missing.
         """
         if self.gradient != "standard":
             mu, logvar = mu.detach(), logvar.detach()
-        options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "mask": mask}
+        options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
         log_w = log_weights(recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
-        if self.gradient == "dreg" and z.requires_grad:
+        if self.gradient == "dreg" and z.requires_grad and torch.is_grad_enabled():
+            if transformed():
+                raise NotImplementedError(
+                    "vaefast.IWAELoss: gradient='dreg' acts in the backward pass and knows nothing of torch.func and "
+                    "forward-mode AD; 'standard' and 'stl' do"
+                )
+            if getattr(z, "_vaefast_dreg", False):
+                raise ValueError("vaefast.IWAELoss: z belongs to another gradient='dreg' loss already; sample it anew")
+            z._vaefast_dreg = True  # type: ignore[attr-defined]
             # The bound's gradient reaches log w_k times its normalized weight v_k. The score function's part of it,
             # reparameterized once more, leaves (alpha + (1 - alpha) v_k) v_k of the path through z_k.
             v = ((1 - self.alpha) * log_w.detach()).softmax(0)

@@ -184,7 +184,10 @@ class _Chunk(nn.Module):
 
 
 def _parameters_per_element(likelihood: str | Likelihood) -> int:
-    return len(getattr(likelihoods.by_name(likelihood), "parameters_expected", ("one",)))
+    p = likelihoods.by_name(likelihood)
+    if getattr(p, "mixture", False):
+        raise ValueError(f"{p.name}: its parameters have a dimension more than x; build the decoder by hand")
+    return len(getattr(p, "parameters_expected", ("one",)))
 
 
 def _outputs(likelihood: str | Likelihood) -> Callable[[nn.Module], nn.Module]:

@@ -39,6 +39,7 @@ def log_weights(
     likelihood: Any = "bernoulli",
     prior_mu: Tensor | None = None,
     prior_logvar: Tensor | None = None,
+    prior: Any = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     """log p(x|z_k) + log p(z_k) - log q(z_k|x), the logarithm of an importance weight (Burda et al. 2016, equation 8).
@@ -50,6 +51,7 @@ def log_weights(
         mu, logvar: of q(z|x), shape (B, L).
         likelihood: as for `elbo`.
         prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
+        prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, instead.
         mask: bool, broadcastable to x; elements that are False are missing.
 
     Returns:
@@ -66,15 +68,24 @@ def log_weights(
     _checks.tensor(name, "z", z)
     if z.dim() != mu.dim() + 1 or z.shape[1:] != mu.shape:
         raise ValueError(f"{name}: z must have shape (K, {', '.join(map(str, mu.shape))}), got {tuple(z.shape)}")
-    _checks.tensor(name, "x", x, target=True)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: x must be a torch.Tensor, got {type(x).__name__}")
     if x.dim() == 0 or x.shape[0] != mu.shape[0]:
         raise ValueError(
             f"{name}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; the first dimension is the batch"
         )
     p = likelihoods.by_name(likelihood)
     fit = p.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
-    prior = gaussian_log_prob(z, prior_mu, prior_logvar, batch_dims=2)
-    return fit + prior - gaussian_log_prob(z, mu, logvar, batch_dims=2)
+    _checks.per_sample(name, "likelihood", fit, z.shape[:2])
+    if prior is None:
+        log_p = gaussian_log_prob(z, prior_mu, prior_logvar, batch_dims=2)
+    elif prior_mu is prior_logvar is None:
+        flat = prior.log_prob(z.flatten(0, 1))
+        _checks.per_sample(name, "prior", flat, torch.Size([z.shape[0] * z.shape[1]]))
+        log_p = flat.unflatten(0, z.shape[:2])
+    else:
+        raise ValueError(f"{name}: prior and prior_mu, prior_logvar exclude each other")
+    return fit + log_p - gaussian_log_prob(z, mu, logvar, batch_dims=2)
 
 
 def check_log_w(function: str, log_w: Tensor, dims: int) -> Tensor:
@@ -82,7 +93,7 @@ def check_log_w(function: str, log_w: Tensor, dims: int) -> Tensor:
     if log_w.dim() < dims or 0 in log_w.shape[: dims - 1]:
         shape = "(K, B)" if dims == 2 else "(M, K, B)"
         raise ValueError(f"{function}: log_w must have shape {shape}, with samples, got {tuple(log_w.shape)}")
-    return log_w
+    return log_w.to(torch.promote_types(log_w.dtype, torch.float32))
 
 
 def iwae_bound(log_w: Tensor) -> Tensor:
@@ -123,9 +134,18 @@ def renyi_bound(log_w: Tensor, alpha: float) -> Tensor:
     name = "vaefast.renyi_bound"
     log_w = check_log_w(name, log_w, 2)
     _checks.number(name, "alpha", alpha)
-    if alpha == 1:
-        return log_w.mean(0)
-    return (((1 - alpha) * log_w).logsumexp(0) - math.log(log_w.shape[0])) / (1 - alpha)
+    mean, c = log_w.mean(0), 1 - alpha
+    if c == 0:
+        return mean
+    bound = ((c * log_w).logsumexp(0) - math.log(log_w.shape[0])) / c
+    if abs(c) > 0.01:
+        return bound
+    # Near alpha = 1 that is a small difference divided by a small number; about the mean nothing of it is lost.
+    center = mean.detach()
+    scaled = c * (log_w - center)
+    small = (scaled.abs() < 1).all(0)
+    scaled = torch.where(small, scaled, 0.0)
+    return torch.where(small, center + torch.log1p(torch.expm1(scaled).mean(0)) / c, bound)
 
 
 def miwae_bound(log_w: Tensor) -> Tensor:
@@ -186,8 +206,12 @@ def ciwae_bound(log_w: Tensor, beta: float) -> Tensor:
     _checks.number(name, "beta", beta, minimum=0.0)
     if beta > 1:
         raise ValueError(f"{name}: beta must be in [0, 1], got {beta}")
+    if beta in (0, 1):  # a weight of 0 counts for nothing beside an infinite log_w, too
+        return renyi_bound(log_w, beta)
     return beta * renyi_bound(log_w, 1.0) + (1 - beta) * iwae_bound(log_w)
 
+
+_LARGE = 1 << 15  # elements of a layer that is worth a sweep of its own
 
 FREE_BITS = ("dimension", "element", "total")
 
@@ -216,6 +240,7 @@ def free_bits_kl(kl: Tensor, free_bits: float, per: str = "dimension") -> Tensor
     _checks.choice(name, "per", per, FREE_BITS)
     if kl.dim() < 1:
         raise ValueError(f"{name}: kl must have shape (B, L), got {tuple(kl.shape)}")
+    kl = kl.to(torch.promote_types(kl.dtype, torch.float32))
     if per == "element":
         return kl.clamp(min=free_bits).flatten(1).sum(1) if kl.dim() > 1 else kl.clamp(min=free_bits)
     means = kl.mean(0)
@@ -242,12 +267,18 @@ def capacity_kl(kl: Tensor, capacity: float | Tensor, gamma: float = 1000.0) -> 
     _checks.number(name, "gamma", gamma, minimum=0.0)
     if not isinstance(capacity, Tensor):
         _checks.number(name, "capacity", capacity, minimum=0.0)
-    return gamma * (kl.mean() - capacity).abs()
+    elif capacity.dim() != 0:
+        raise ValueError(f"{name}: capacity must be 0-dimensional, got shape {tuple(capacity.shape)}")
+    if kl.dim() != 1:
+        raise ValueError(f"{name}: kl must have shape (B,), got {tuple(kl.shape)}")
+    return gamma * (kl.to(torch.promote_types(kl.dtype, torch.float32)).mean() - capacity).abs()
 
 
 def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:
-    """The sum of the KL divergences of a model's stochastic layers, in at most two sweeps for any number of them
-    (Sonderby et al. 2016, Vahdat and Kautz 2020).
+    """The sum of the KL divergences of a model's stochastic layers (Sonderby et al. 2016, Vahdat and Kautz 2020).
+
+    Small layers, whose calls cost more than their arithmetic, are joined and take at most two sweeps, however many they
+    are; layers of 2^15 elements and more are read where they lie, in a sweep each.
 
     Args:
         layers: for each layer (mu, logvar), with a standard normal prior, or (mu, logvar, prior_mu, prior_logvar); tensors
@@ -277,12 +308,14 @@ def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:
             raise ValueError(
                 f"{name}: layer {k} has shape {tuple(layer[0].shape)}; the first dimension of all is the batch"
             )
+    large = [layer for layer in layers if layer[0].numel() >= _LARGE]
     for arity in (2, 4):
-        chosen = [layer for layer in layers if len(layer) == arity]
-        if chosen:
-            joined = [torch.cat([layer[k].flatten(1) for layer in chosen], 1) for k in range(arity)]
-            kl = gaussian_kl(*joined)
-            total = kl if total is None else total + kl
+        small = [layer for layer in layers if len(layer) == arity and layer[0].numel() < _LARGE]
+        if small:
+            large.append([torch.cat([layer[k].reshape(len(layer[k]), -1) for layer in small], 1) for k in range(arity)])
+    for layer in large:
+        kl = gaussian_kl(*layer)
+        total = kl if total is None else total + kl
     assert total is not None
     return total
 
@@ -312,6 +345,8 @@ def balanced_kl(
     if balance > 1:
         raise ValueError(f"{name}: balance must be in [0, 1], got {balance}")
     _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
+    _checks.tensor(name, "prior_mu", prior_mu)
+    _checks.tensor(name, "prior_logvar", prior_logvar)
     to_prior = gaussian_kl(mu.detach(), logvar.detach(), prior_mu, prior_logvar, batch_dims=batch_dims)
     to_posterior = gaussian_kl(mu, logvar, prior_mu.detach(), prior_logvar.detach(), batch_dims=batch_dims)
     return balance * to_prior + (1 - balance) * to_posterior

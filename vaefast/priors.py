@@ -17,7 +17,8 @@ class VampPrior(nn.Module):
     2018).
 
     Args:
-        encoder: the model's own; it returns (mu, logvar) or one tensor that is split in two along dimension 1.
+        encoder: the model's own, and left to it: it returns (mu, logvar) or one tensor that is split in two along
+            dimension 1.
         pseudo_inputs: where the u_c start, shape (C, D), for instance C training samples: a parameter from now on.
 
     Example:
@@ -33,12 +34,12 @@ class VampPrior(nn.Module):
             raise ValueError(
                 f"vaefast.priors.VampPrior: pseudo_inputs must have shape (C, D), got {tuple(pseudo_inputs.shape)}"
             )
-        self.encoder = encoder
+        self._encoder = (encoder,)  # the model's, and so not a part of this module's state
         self.pseudo_inputs = nn.Parameter(pseudo_inputs.detach().clone())
 
     def components(self) -> tuple[Tensor, Tensor]:
         """(mu, logvar) of the mixture's Gaussians, each (C, L)."""
-        encoded = self.encoder(self.pseudo_inputs)
+        encoded = self._encoder[0](self.pseudo_inputs)
         mu, logvar = encoded.chunk(2, 1) if isinstance(encoded, Tensor) else encoded
         return mu, logvar
 

@@ -66,7 +66,8 @@ def gaussian(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
 
 def laplace(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
     distance = (x - mean).abs()
-    return -(math.log(2) + log_scale + torch.where(distance == 0, 0.0, distance * torch.exp(-log_scale)))
+    precision = torch.exp(-torch.where(distance == 0, 0.0, log_scale))  # no error, whatever the scale
+    return -(math.log(2) + log_scale + distance * precision)
 
 
 def continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:

@@ -41,4 +41,5 @@ def logvar_from_softplus(raw: Tensor) -> Tensor:
     # log1p(e^r) = e^r (1 - e^r / 2 + e^2r / 3 - ...)
     tail = wide.clamp(max=-10).exp()
     near = wide + torch.log1p(tail * (tail / 3 - 0.5))
-    return (2 * torch.where(small, near, torch.log(F.softplus(wide.clamp(min=-10))))).to(raw.dtype)
+    softplus = -F.logsigmoid(-wide.clamp(min=-10))
+    return (2 * torch.where(small, near, torch.log(softplus))).to(raw.dtype)

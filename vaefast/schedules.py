@@ -44,6 +44,8 @@ def cyclical(step: float, period: float, *, ramp: float = 0.5, start: float = 0.
         (tensor(0.5000), tensor(1.), tensor(0.5000))
     """
     _check("vaefast.schedules.cyclical", step, start, stop, period=period, ramp=ramp)
+    if ramp > 1:
+        raise ValueError(f"vaefast.schedules.cyclical: ramp is a part of the period, at most 1, got {ramp}")
     return linear(step % period, ramp * period, start=start, stop=stop)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from . import __version__, data
 from ._likelihood import Likelihood
 from .functional import reparameterize
-from .likelihoods import DiscretizedLogistic, Gaussian
+from .likelihoods import DiscretizedLogistic, Gaussian, Laplace, by_name
 from .losses import IWAELoss
 from .model import VAE, conv_vae, mlp_vae
 
@@ -52,6 +52,8 @@ class Config:
         likelihood: str | Likelihood = self.likelihood
         if likelihood == "gaussian":
             likelihood = Gaussian(scale=0.3, learn_scale=True)
+        elif likelihood == "laplace":
+            likelihood = Laplace(scale=0.2, learn_scale=True)
         elif likelihood == "discretized_logistic":
             likelihood = DiscretizedLogistic(levels=17 if self.data == "digits" else 256)
         if self.model == "conv":
@@ -60,9 +62,6 @@ class Config:
             vae = mlp_vae(sample_shape, self.latent_dim, self.hidden_dims, likelihood)
         vae.criterion.beta = self.beta
         return vae
-
-
-COUNTS = ("poisson", "negative_binomial", "zero_inflated_negative_binomial")
 
 
 class Objective(nn.Module):
@@ -86,9 +85,10 @@ class Objective(nn.Module):
 
 def load_data(config: Config) -> data.Dataset:
     dataset = data.load(config.data)
-    if config.likelihood in COUNTS:
+    likelihood = by_name(config.likelihood)
+    if likelihood.integral:
         dataset.check_counts()
-    elif config.likelihood not in ("gaussian", "laplace"):
+    elif likelihood.support == (0.0, 1.0):
         dataset.check_unit_interval()
     return dataset
 
@@ -207,6 +207,8 @@ def load_run(run: Path, device: torch.device) -> tuple[Config, VAE, list[dict[st
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value := record[name], list) else value
             for name in Config.__dataclass_fields__
+            if name in record
+            or name in ("data", "likelihood", "model")  # settings newer than the run have their defaults
         }
         config = Config(**fields)
         shape = tuple(record["sample_shape"])

@@ -123,7 +123,7 @@ struct Laplace {
   VAEFAST_HD static T evaluate(T mean, T x, T log_scale, T* d) {
     const T distance = math::abs(x - mean), precision = math::exp(-log_scale);
     const T error = distance == T(0) ? T(0) : distance * precision;  // none also where the scale is 0
-    d[0] = x > mean ? precision : x < mean ? -precision : T(0);
+    d[0] = x > mean ? precision : x < mean ? -precision : x - mean;  // 0, or NaN
     d[1] = -d[0];
     d[2] = error - T(1);
     return -(T(0.693147180559945309) + log_scale + error);
