@@ -59,12 +59,14 @@ def training_cells(row: dict[str, Any]) -> list[list[str]]:
     return [[row["model"], name, str(rate), share.get(name, "")] for name, rate in row["samples_per_second"].items()]
 
 
-SCALING_HEADER = ["pixels", "ns per pixel, 1 thread", "ns per pixel, 2 threads", "speed-up"]
+def scaling_header(rows: list[dict[str, Any]]) -> list[str]:
+    threads = sorted({row["threads"] for row in rows})
+    return ["pixels", *(f"ns per pixel, {n} thread{'s' * (n > 1)}" for n in threads), "speed-up"]
 
 
 def scaling_cells(rows: list[dict[str, Any]]) -> list[list[str]]:
     cost: dict[int, list[float]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row["threads"]):
         cost.setdefault(row["elements"], []).append(row["nanoseconds_per_element"])
     return [
         [f"2^{n.bit_length() - 1}", *(f"{c:.3f}" for c in each), f"{each[0] / each[-1]:.2f}"]
@@ -87,7 +89,7 @@ def tables(results: Results) -> list[tuple[list[str], list[list[str]]]]:
     return [
         (LOSS_HEADER, [loss_cells(row) for row in results["loss"]]),
         (SAMPLING_HEADER, [sampling_cells(row) for row in results["sampling"]]),
-        (SCALING_HEADER, scaling_cells(results["scaling"])),
+        (scaling_header(results["scaling"]), scaling_cells(results["scaling"])),
         (LINEAR_HEADER, [linear_cells(row) for row in results["linear"]]),
         (TRAINING_HEADER, [cells for row in results["training"] for cells in training_cells(row)]),
     ]
