@@ -124,8 +124,9 @@ def linear_bernoulli_log_likelihood(
     """`bernoulli_log_likelihood` of the logits h @ weight.T + bias, for wide data: the logits are never whole in memory.
 
     A block of columns at a time is multiplied, summed and, for "sum" and "mean", differentiated on the spot; so beyond its
-    gradients a call holds a few blocks of 8 MB (256 columns at least). With "none" the backward pass computes the logits once more. Half precision, autocast,
-    torch.compile, torch.func and an x that requires a gradient take the ordinary path, with the logits whole.
+    gradients a call holds a few blocks of 8 MB (256 columns at least). With "none" the backward pass computes the logits
+    once more. Half precision, autocast, torch.compile, torch.func and an x that requires a gradient take the ordinary
+    path, with the logits whole.
 
     Args:
         h: the decoder's last hidden layer, shape (B, H).
