@@ -12,8 +12,8 @@ __device__ inline double sum_of(const float (&x)[8]) {
 // Blocks that a multiprocessor should hold at once: as many as their registers allow without spilling.
 template <class Term, int size, bool backward>
 constexpr int resident() {
-  if (Term::arity > 3) return 1;
-  return Term::arity == 3 || std::is_same_v<Term, BernoulliProbs> || size < 4 || backward ? 2 : 3;
+  constexpr bool light = std::is_same_v<Term, Bernoulli> || std::is_same_v<Term, GaussianKl>;
+  return Term::arity > 3 ? 1 : light && size == 4 && !backward ? 3 : 2;
 }
 
 // Sizes in bytes: 4 for float, 2 for the halves. Samples come four at a time, as the noise does.
