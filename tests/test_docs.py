@@ -28,6 +28,7 @@ def test_public_names_have_documented_examples():
     for module in (
         vaefast.functional,
         vaefast.likelihoods,
+        vaefast.iwae,
         vaefast.losses,
         vaefast.model,
         vaefast.priors,

@@ -1,5 +1,5 @@
-"""The arrows of the design: math <- cpu, cuda <- kernels.h <- ops <- _C <- _ops <- autograd <- functional <- likelihoods <-
-losses <- model <- command line. Each file includes or imports only what stands to its left."""
+"""The arrows of the design: math <- cpu, cuda <- kernels.h <- ops <- _C <- _ops <- autograd <- likelihoods <- terms <-
+objectives <- functional <- losses, iwae <- model <- command line. Each file includes or imports only what stands to its left."""
 
 import ast
 import re
@@ -34,14 +34,15 @@ PYTHON = {
     "functional": ["diagnostics", "linear", "objectives", "scales", "terms"],
     "priors": ["_checks", "functional"],
     "schedules": ["_checks"],
-    "losses": ["_checks", "_likelihood", "_paths", "autograd", "functional", "likelihoods", "objectives"],
+    "iwae": ["_checks", "_likelihood", "_paths", "functional", "likelihoods"],
+    "losses": ["_checks", "_likelihood", "autograd", "functional", "likelihoods", "objectives"],
     "model": ["_likelihood", "functional", "likelihoods", "losses"],
     "data": [],
     "plots": [],
-    "training": ["", "_likelihood", "data", "functional", "likelihoods", "losses", "model", "plots"],
+    "training": ["", "_likelihood", "data", "functional", "iwae", "likelihoods", "model", "plots"],
     "cli": ["", "_ops", "likelihoods", "training"],
     "__main__": ["cli"],
-    "__init__": ["_ops", "functional", "likelihoods", "losses", "model", "priors", "schedules"],
+    "__init__": ["_ops", "functional", "iwae", "likelihoods", "losses", "model", "priors", "schedules"],
 }
 
 

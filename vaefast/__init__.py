@@ -8,7 +8,8 @@ from importlib.metadata import version as _version
 from . import functional, likelihoods, priors, schedules
 from ._ops import empty_cache
 from .functional import ELBO
-from .losses import ELBOLoss, IWAELoss
+from .iwae import IWAELoss
+from .losses import ELBOLoss
 from .model import VAE, conv_vae, mlp_vae
 
 __all__ = [

@@ -7,11 +7,10 @@ from torch import Tensor, nn
 
 from . import _checks, autograd, likelihoods
 from ._likelihood import Likelihood
-from ._paths import transformed
-from .functional import free_bits_kl, gaussian_kl, gaussian_log_prob, log_weights, renyi_bound
+from .functional import free_bits_kl, gaussian_kl, gaussian_log_prob
 from .objectives import FREE_BITS
 
-__all__ = ["ELBOLoss", "IWAELoss", "Parts"]
+__all__ = ["ELBOLoss", "Parts"]
 
 _NAME = "vaefast.ELBOLoss"
 
@@ -253,93 +252,3 @@ class ELBOLoss(nn.Module):
         }
         named = "".join(f", {name}={value}" for name, value in options.items() if value not in (None, False))
         return f"beta={self.beta}, reduction={self.reduction!r}{named}"
-
-
-class IWAELoss(nn.Module):
-    """Minus the importance-weighted bound log (1/K sum_k w_k) on log p(x) (Burda et al. 2016), or minus a Renyi bound.
-
-    Args:
-        likelihood: as for ELBOLoss.
-        alpha: order of the Renyi bound (Li and Turner 2016): 0 is IWAE, 1 the K-sample ELBO.
-        gradient: the encoder's gradient. "standard": of the bound as it is, whose signal-to-noise ratio falls with K;
-            "stl": without the score function of q, so that it is 0 where q is exact (Roeder et al. 2017), biased for
-            K > 1; "dreg": doubly reparameterized, unbiased, and better the larger K is (Tucker et al. 2019).
-        reduction: "mean" over the batch, "sum" or "none".
-
-    Example:
-        >>> encoder, decoder = nn.Linear(6, 4), nn.Linear(2, 6)
-        >>> x = torch.rand(8, 6).round()
-        >>> mu, logvar = encoder(x).chunk(2, 1)
-        >>> z = mu + torch.exp(logvar / 2) * torch.randn(5, 8, 2)  # or functional.reparameterize(mu, logvar, num_samples=5)
-        >>> loss = IWAELoss(gradient="dreg")(decoder(z), x, z, mu, logvar)
-        >>> loss.backward()
-    """
-
-    def __init__(
-        self,
-        likelihood: str | Likelihood = "bernoulli",
-        *,
-        alpha: float = 0.0,
-        gradient: str = "standard",
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__()
-        name = "vaefast.IWAELoss"
-        _checks.number(name, "alpha", alpha)
-        _checks.choice(name, "gradient", gradient, ("standard", "stl", "dreg"))
-        _checks.reduction(name, reduction)
-        self.likelihood = likelihoods.by_name(likelihood)
-        self.alpha = alpha
-        self.gradient = gradient
-        self.reduction = reduction
-
-    def forward(
-        self,
-        recon_x: Any,
-        x: Tensor,
-        z: Tensor,
-        mu: Tensor,
-        logvar: Tensor,
-        *,
-        prior_mu: Tensor | None = None,
-        prior_logvar: Tensor | None = None,
-        prior: Any = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """The loss: a scalar, or of shape (B,).
-
-        Args:
-            recon_x: what the decoder made of z, shape (K, B, D).
-            x: data, shape (B, D).
-            z: reparameterized samples of q(z|x), shape (K, B, L). "dreg" weights the gradient that reaches z in the
-                backward pass, whatever it comes from: z is for this loss alone.
-            mu, logvar: of q(z|x), shape (B, L).
-            prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
-            prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, instead.
-            mask: bool, broadcastable to x; elements that are False are missing.
-        """
-        if self.gradient != "standard":
-            mu, logvar = mu.detach(), logvar.detach()
-        options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
-        log_w = log_weights(recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
-        if self.gradient == "dreg" and z.requires_grad and torch.is_grad_enabled():
-            if transformed():
-                raise NotImplementedError(
-                    "vaefast.IWAELoss: gradient='dreg' acts in the backward pass and knows nothing of torch.func and "
-                    "forward-mode AD; 'standard' and 'stl' do"
-                )
-            if getattr(z, "_vaefast_dreg", False):
-                raise ValueError("vaefast.IWAELoss: z belongs to another gradient='dreg' loss already; sample it anew")
-            z._vaefast_dreg = True  # type: ignore[attr-defined]
-            # The bound's gradient reaches log w_k times its normalized weight v_k. The score function's part of it,
-            # reparameterized once more, leaves (alpha + (1 - alpha) v_k) v_k of the path through z_k.
-            v = ((1 - self.alpha) * log_w.detach()).softmax(0)
-            factor = (self.alpha + (1 - self.alpha) * v).reshape(*v.shape, *(1,) * (z.dim() - 2))
-            z.register_hook(lambda grad: grad * factor.to(grad.dtype))
-        loss = -renyi_bound(log_w, self.alpha)
-        if self.reduction == "none":
-            return loss
-        return loss.sum() if self.reduction == "sum" else loss.mean()
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, gradient={self.gradient!r}, reduction={self.reduction!r}"

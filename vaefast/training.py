@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from . import __version__, data
 from ._likelihood import Likelihood
 from .functional import reparameterize
+from .iwae import IWAELoss
 from .likelihoods import DiscretizedLogistic, Gaussian, Laplace, by_name
-from .losses import IWAELoss
 from .model import VAE, conv_vae, mlp_vae
 
 Progress = Callable[[dict[str, Any]], None]
