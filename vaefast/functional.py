@@ -9,11 +9,14 @@ and infinities propagate as IEEE arithmetic has it. TypeError, ValueError and No
 an argument's type, its shape or range, and its layout.
 """
 
-from . import diagnostics, linear, objectives, scales, terms
+from . import diagnostics, kl, linear, objectives, scales, terms
 from .diagnostics import *  # noqa: F403
+from .kl import *  # noqa: F403
 from .linear import *  # noqa: F403
 from .objectives import *  # noqa: F403
 from .scales import *  # noqa: F403
 from .terms import *  # noqa: F403
 
-__all__ = sorted([*diagnostics.__all__, *linear.__all__, *objectives.__all__, *scales.__all__, *terms.__all__])
+__all__ = sorted(
+    [*diagnostics.__all__, *kl.__all__, *linear.__all__, *objectives.__all__, *scales.__all__, *terms.__all__]
+)

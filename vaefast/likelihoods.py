@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import densities, discrete
-from ._likelihood import Likelihood
+from ._likelihood import Likelihood as Likelihood
 from .densities import *  # noqa: F403
 from .densities import Bernoulli
 from .discrete import *  # noqa: F403

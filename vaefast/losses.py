@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from . import _checks, autograd, likelihoods
 from ._likelihood import Likelihood
 from .functional import free_bits_kl, gaussian_kl, gaussian_log_prob
-from .objectives import FREE_BITS
+from .kl import FREE_BITS
 
 __all__ = ["ELBOLoss", "Parts"]
 
