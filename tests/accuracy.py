@@ -101,6 +101,31 @@ def _gaussian_terms(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (reference.LOG_2PI + logvar.abs() + (x - mean) ** 2 * torch.exp(-logvar))
 
 
+def continuous_bernoulli_regimes(n: int, g: torch.Generator) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    for name, size in (("|l| <= 1e-3", 1e-3), ("|l| <= 2", 2.0), ("|l| <= 80", 80.0)):
+        for b, x in _targets(n, g).items():
+            yield f"{name}, {b}", (torch.empty(n).uniform_(-size, size, generator=g), x)
+
+
+def _laplace_terms(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
+    return math.log(2) + log_scale.abs() + (x - mean).abs() * torch.exp(-log_scale)
+
+
+def _laplace_slope(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
+    return 1 + (x - mean).abs() * torch.exp(-log_scale)
+
+
+def _continuous_bernoulli_terms(logits: Tensor, x: Tensor) -> Tensor:
+    size, miss = logits.abs(), torch.where(logits >= 0, 1 - x, x)
+    return torch.where(size < 1, ((x - 0.5) * logits).abs() + size**2 / 24, 1 + size * miss + size.log().abs())
+
+
+def _continuous_bernoulli_slope(logits: Tensor, x: Tensor) -> Tensor:
+    size, miss = logits.abs(), torch.where(logits >= 0, 1 - x, x)
+    far = 1 / size + 1 / torch.expm1(size) + miss
+    return torch.where(size < 1, (x - 0.5).abs() + size / 12, far)
+
+
 QUANTITIES = (
     Quantity("Bernoulli", "bernoulli", None, "ULP", 2, 4, bernoulli_regimes),
     Quantity("its gradient, t in {0, 1}", "bernoulli", 0, "ULP", 4, 5, bernoulli_hard_regimes),
@@ -110,6 +135,30 @@ QUANTITIES = (
     Quantity("KL of two Gaussians", "gaussian_kl_pair", None, "ULP", 4, 6, kl_pair_regimes),
     Quantity("its gradient by logvar", "gaussian_kl_pair", 1, "ULP", 2, 3, kl_pair_regimes),
     Quantity("Gaussian", "gaussian", None, "u (sum of absolute terms)", 6, 8, gaussian_regimes, _gaussian_terms),
+    Quantity("Laplace", "laplace", None, "u (sum of absolute terms)", 6, 8, gaussian_regimes, _laplace_terms),
+    Quantity(
+        "its gradient by log_scale", "laplace", 2, "u (1 + |x - m| / scale)", 6, 8, gaussian_regimes, _laplace_slope
+    ),
+    Quantity(
+        "continuous Bernoulli",
+        "continuous_bernoulli",
+        None,
+        "u (sum of absolute terms)",
+        6,
+        8,
+        continuous_bernoulli_regimes,
+        _continuous_bernoulli_terms,
+    ),
+    Quantity(
+        "its gradient",
+        "continuous_bernoulli",
+        0,
+        "u (sum of absolute terms)",
+        6,
+        8,
+        continuous_bernoulli_regimes,
+        _continuous_bernoulli_slope,
+    ),
     Quantity("Bernoulli from probabilities", "bernoulli_probs", None, "ULP", 3, 6, probs_regimes),
 )
 
@@ -122,7 +171,7 @@ def exact(term: str, operands: tuple[Tensor, ...], output: int | None) -> Tensor
         mu, logvar, prior_mu, prior_logvar = operands
         wide = [(mu - prior_mu).double(), (logvar - prior_logvar).double() + prior_logvar.double(),
                 torch.zeros_like(wide[0]), wide[3]]  # fmt: skip
-    elif term == "gaussian":
+    elif term in ("gaussian", "laplace"):
         wide = [torch.zeros_like(wide[0]), (operands[1] - operands[0]).double(), wide[2]]
     wide = [t.requires_grad_() for t in wide]
     value = reference.TERMS[term](*wide)

@@ -79,7 +79,9 @@ def continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     size = torch.where(near, 1.0, torch.where(logits >= 0, logits, -logits))
     miss = torch.where(logits >= 0, 1 - x, x)
     cost = torch.where(size.isinf() & (miss == 0), 0.0, size) * miss
-    far = torch.where(cost.isinf(), -cost, torch.log(-size / torch.expm1(-size)) - cost)
+    finite = torch.where(size.isinf(), 1.0, size)
+    log_c = torch.where(size.isinf(), size.detach(), torch.log(-finite / torch.expm1(-finite)))
+    far = torch.where(cost.isinf(), -cost, log_c - cost)
     return torch.where(near, (x - 0.5) * logits + series * y * y, far)
 
 
