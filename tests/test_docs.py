@@ -51,6 +51,18 @@ def test_code_blocks_run(document):
         exec(compile(block, document, "exec"), namespace)
 
 
+def test_the_diff_of_a_likelihood_is_what_stands_in_the_files():
+    """CONTRIBUTING.md's last diff, line by line; under 40 of them."""
+    diff = re.findall(r"```diff\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[-1].splitlines()
+    assert sum(line.startswith("+") for line in diff) < 40
+    lines: list[str] = []  # of the file that is named last
+    for line in diff:
+        if line.startswith("+"):
+            assert line[1:] in lines, line
+        else:
+            lines = (ROOT / line.strip()).read_text().splitlines()
+
+
 def test_readme_lists_every_function():
     readme = (ROOT / "README.md").read_text()
     for name in vaefast.functional.__all__ + vaefast.likelihoods.__all__ + vaefast.__all__:
