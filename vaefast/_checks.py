@@ -161,7 +161,7 @@ def parameter(function: str, name: str, value: Tensor | float, other_name: str, 
         return broadcast(function, name, value, other_name, other)
     number(function, name, value)
     dtype = torch.float64 if other.dtype is torch.float64 else torch.float32
-    return torch.full((), value, dtype=dtype, device=other.device)
+    return other.new_full((), value, dtype=dtype)
 
 
 def _type_name(value: object) -> str:

@@ -2,7 +2,7 @@
 torch.compile and torch.export trace with. Nothing else in the package touches torch.ops."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,9 +41,14 @@ scale_ = torch.ops.vaefast.scale_.default
 
 sample_and_kl = torch.ops.vaefast.sample_and_kl.default  # rsample with a derivative; eager only
 
-# Called by the derivatives in C++ where more is asked of them than one plain backward pass; autograd.py implements them.
-implement_elbo_vjp = torch.library.impl("vaefast::elbo_vjp", "CompositeImplicitAutograd")
-implement_rsample_vjp = torch.library.impl("vaefast::rsample_vjp", "CompositeImplicitAutograd")
+_library = torch.library.Library("vaefast", "FRAGMENT")
+
+
+def implement(name: str, function: Callable[..., list[Tensor]]) -> None:
+    """Registers what the derivatives in C++ call where more is asked of them than one plain backward pass."""
+    for key in ("CompositeImplicitAutograd", "Batched", "FuncTorchBatchedDecomposition"):
+        _library.impl(name, function, key)
+
 
 # With a kernel; meta tensors have shapes only.
 DEVICES = frozenset({"meta", *build_info()["devices"]})

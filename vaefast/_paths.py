@@ -19,8 +19,10 @@ def transformed() -> bool:
 
 
 def has_kernel(tensor: Tensor) -> bool:
-    """Whether the fused operator is right for this call, whose tensors are on one device and of types that it reads."""
-    return tensor.device.type in _ops.DEVICES and not transformed()
+    """Whether the fused operator is right for this call, whose tensors are on one device and of types that it reads.
+
+    Tensors made of tensors, such as DTensor, know torch's operators and not ours."""
+    return tensor.device.type in _ops.DEVICES and not transformed() and not hasattr(tensor, "__tensor_flatten__")
 
 
 def needs_grad(tensors: Sequence[object]) -> bool:
@@ -36,3 +38,13 @@ def needs_composite(*grads: Tensor | None) -> bool:
     if torch.is_grad_enabled() or transformed():
         return True
     return not torch.compiler.is_compiling() and any(g is not None and _is_batched(g) for g in grads)
+
+
+def traced_constant(number: float) -> float:
+    """The number; under torch.compile(dynamic=True) a usual one as a constant, guarded. A symbolic float cannot enter two
+    autograd.Functions of one graph (torch 2.13: "lift_tracked_freevar_to_input")."""
+    if torch.compiler.is_compiling():
+        for usual in (1.0, 1 / 255):
+            if number == usual:
+                return usual
+    return number

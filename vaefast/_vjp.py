@@ -16,7 +16,12 @@ def bits(flags: tuple[bool, ...]) -> int:
 
 
 def fits_one_pass(operands: Sequence[Tensor]) -> bool:
-    """Unscaled float16 gradients would underflow before a GradScaler's factor reaches them: those wait for it."""
+    """Whether the forward pass may compute the gradients already.
+
+    Unscaled float16 gradients would underflow before a GradScaler's factor reaches them: those wait for it. Under
+    torch.compile they would be constants to a second backward pass, which then is silently wrong instead of refused."""
+    if torch.compiler.is_compiling():
+        return False
     for t in operands:  # noqa: SIM110  a loop, because a generator would cost as much as the rest of the call
         if t.dtype is torch.float16:
             return False
@@ -30,8 +35,6 @@ def spread(grads: Sequence[Tensor | None], needed: tuple[bool, ...]) -> list[Ten
 
 
 def scaled(buffers: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
-    if torch.compiler.is_compiling():  # fuses with whatever reads the gradient
-        return [b * grad for b in buffers]
     _ops.scale_(list(buffers), grad)
     return [b.data for b in buffers]  # aliases: what becomes of a gradient does not concern a retained graph
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _ops, reference
-from ._paths import has_kernel, needs_composite, needs_grad
+from ._paths import has_kernel, needs_composite, needs_grad, traced_constant
 from ._vjp import Grads, bits, composite_vjp, fits_one_pass, kl_term, scaled, spread, sum_of, swept
 
 plain_elbo_loss = _ops.plain_elbo_loss  # elbo_loss of four ordinary tensors, or None; not for torch.compile
@@ -72,6 +72,7 @@ def row_sum(
     """reference.row_sum, fused."""
     if not has_kernel(operands[0]):
         return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale)
+    target_scale = traced_constant(target_scale)
     if needs_grad(operands):
         return RowSum.apply(term, mask, reduction, batch_dims, target_scale, *operands)
     value, _ = _ops.row_sum(term, operands, mask, None, reduction, batch_dims, target_scale, 0, True)
@@ -79,7 +80,8 @@ def row_sum(
 
 
 class ElboLoss(torch.autograd.Function):
-    """The whole loss: (loss, log-likelihood, KL)."""
+    """The whole loss: (loss, log-likelihood, KL); the loss alone without `parts`, because torch.compile hands backward a
+    zero, and not None, for an output that nobody used."""
 
     @staticmethod
     def forward(
@@ -89,15 +91,16 @@ class ElboLoss(torch.autograd.Function):
         batch_dims: int,
         target_scale: float,
         inplace: bool,
+        parts: bool,
         arity: int,
         mask: Tensor | None,
         weight: Tensor | None,
         beta: float | Tensor,
         *operands: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         ctx.options = (likelihood, reduction, batch_dims, target_scale)
-        ctx.arity, ctx.needed, ctx.inplace = arity, ctx.needs_input_grad[9:], inplace
-        ctx.weight_and_beta_needed = ctx.needs_input_grad[7:9]
+        ctx.arity, ctx.needed, ctx.inplace = arity, ctx.needs_input_grad[10:], inplace
+        ctx.weight_and_beta_needed = ctx.needs_input_grad[8:10]
         ctx.spent = not fits_one_pass(operands)
         rest = (operands[arity:], mask, weight, *_kl_weight(weight, beta), reduction, batch_dims, target_scale,
                 0 if ctx.spent else bits(ctx.needed))  # fmt: skip
@@ -111,14 +114,14 @@ class ElboLoss(torch.autograd.Function):
         ctx.beta = None if isinstance(beta, Tensor) else beta
         ctx.save_for_backward(mask, weight, beta if ctx.beta is None else None, fit, kl, *operands, *buffers)
         ctx.set_materialize_grads(False)
-        return loss, fit, kl
+        return (loss, fit, kl) if parts else (loss,)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad, grad_fit, grad_kl = upstream
+        grad, grad_fit, grad_kl = upstream = (*upstream, None, None)[:3]
         needed = (*ctx.weight_and_beta_needed, *ctx.needed)
         if grad is None and grad_fit is None and grad_kl is None:
-            return (None,) * (7 + len(needed))
+            return (None,) * (8 + len(needed))
         mask, weight, beta_tensor, fit, kl, *saved = ctx.saved_tensors
         beta = ctx.beta if beta_tensor is None else beta_tensor
         operands, buffers = saved[: len(ctx.needed)], saved[len(ctx.needed) :]
@@ -132,22 +135,21 @@ class ElboLoss(torch.autograd.Function):
         if one_pass and ctx.weight_and_beta_needed == (False, False):
             ctx.spent = True
             assert grad is not None
-            return (None,) * 9 + tuple(spread(scaled(buffers, grad), ctx.needed))
+            return (None,) * 10 + tuple(spread(scaled(buffers, grad), ctx.needed))
 
         likelihood, reduction, batch_dims, target_scale = ctx.options
         fit_operands, latent = operands[: ctx.arity], operands[ctx.arity :]
         options = mask, weight, beta, reduction, batch_dims, target_scale
         if composite_pass:
-            return (None,) * 7 + tuple(
-                _composite_loss_vjp(likelihood, fit_operands, latent, *options, upstream, needed)
-            )
+            grads = _composite_loss_vjp(likelihood, fit_operands, latent, *options, upstream, needed)
+            return (None,) * 8 + tuple(grads)
         row = None if grad is None else (grad / fit.numel() if reduction == "mean" else grad)
         weight_grad = row * (beta * kl - fit) if ctx.weight_and_beta_needed[0] and row is not None else None
         beta_grad = None
         if ctx.weight_and_beta_needed[1] and row is not None:
             beta_grad = row * (kl if weight is None else weight * kl).sum()
         grads = _swept_loss(likelihood, fit_operands, latent, *options, upstream, ctx.needed)
-        return (None,) * 7 + (weight_grad, beta_grad, *grads)
+        return (None,) * 8 + (weight_grad, beta_grad, *grads)
 
 
 def _composite_loss_vjp(
@@ -200,7 +202,6 @@ def _swept_loss(
     )
 
 
-@_ops.implement_elbo_vjp
 def _elbo_vjp(
     likelihood: str,
     operands: Sequence[Tensor],
@@ -224,6 +225,9 @@ def _elbo_vjp(
     else:
         grads = _swept_loss(likelihood, operands, latent, *options, needed)
     return [g for g in grads if g is not None]
+
+
+_ops.implement("elbo_vjp", _elbo_vjp)
 
 
 def _kl_weight(weight: Tensor | None, beta: float | Tensor) -> tuple[Tensor | None, float]:
@@ -252,10 +256,10 @@ def elbo_loss(
         beta = beta.to(operands[0].device, non_blocking=True)
     beta_tensor = beta if isinstance(beta, Tensor) else None
     if not has_kernel(operands[0]):
-        return reference.elbo_loss(
-            likelihood, operands, latent, mask, weight, beta, reduction, batch_dims, target_scale
-        )
+        composite = mask, weight, beta, reduction, batch_dims, target_scale
+        return reference.elbo_loss(likelihood, operands, latent, *composite)
     compiling = torch.compiler.is_compiling()
+    target_scale = traced_constant(target_scale)
     if compiling and not isinstance(beta, Tensor) and beta != 1:  # as a number it would be compiled anew for each value
         beta = beta_tensor = torch.full((), beta, device=latent[0].device)
     options = mask, weight, *_kl_weight(weight, beta), reduction, batch_dims, target_scale
@@ -266,11 +270,10 @@ def elbo_loss(
     inputs = (*operands, *latent)
     if not needs_grad((*inputs, weight, beta_tensor)):
         return _ops.elbo(likelihood, operands, latent, *options, 0)[:3]
-    prediction = operands[0]
-    inplace = inplace and not (own_grad or compiling) and _is_writable(prediction, (*inputs[1:], mask, weight))
-    inplace = inplace and fits_one_pass(inputs)
+    inplace = inplace and not own_grad and fits_one_pass(inputs)
+    inplace = inplace and _is_writable(operands[0], (*inputs[1:], mask, weight))
     return ElboLoss.apply(
-        likelihood, reduction, batch_dims, target_scale, inplace, len(operands), mask, weight, beta, *inputs
+        likelihood, reduction, batch_dims, target_scale, inplace, parts, len(operands), mask, weight, beta, *inputs
     )
 
 
@@ -335,7 +338,7 @@ def _rsample_vjp(
     return [g for g in grads if g is not None]
 
 
-_ops.implement_rsample_vjp(_rsample_vjp)
+_ops.implement("rsample_vjp", _rsample_vjp)
 
 
 def _noise(like: Tensor, num_samples: int, key: Tensor | None, generator: torch.Generator | None = None) -> Tensor:

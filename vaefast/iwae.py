@@ -80,12 +80,12 @@ class IWAELoss(nn.Module):
             mu, logvar = mu.detach(), logvar.detach()
         options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
         log_w = log_weights(recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
+        if self.gradient == "dreg" and transformed():
+            raise NotImplementedError(
+                "vaefast.IWAELoss: gradient='dreg' acts in the backward pass and knows nothing of torch.func and "
+                "forward-mode AD; 'standard' and 'stl' do"
+            )
         if self.gradient == "dreg" and z.requires_grad and torch.is_grad_enabled():
-            if transformed():
-                raise NotImplementedError(
-                    "vaefast.IWAELoss: gradient='dreg' acts in the backward pass and knows nothing of torch.func and "
-                    "forward-mode AD; 'standard' and 'stl' do"
-                )
             if getattr(z, "_vaefast_dreg", False):
                 raise ValueError("vaefast.IWAELoss: z belongs to another gradient='dreg' loss already; sample it anew")
             z._vaefast_dreg = True  # type: ignore[attr-defined]
