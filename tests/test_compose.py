@@ -155,6 +155,10 @@ def test_samples_under_func():
         torch.func.vmap(VF.reparameterize)(mu, logvar)
     z = torch.func.vmap(VF.reparameterize, randomness="different")(torch.zeros(2, 1000), torch.zeros(2, 1000))
     assert not torch.equal(z[0], z[1])
+    same = torch.func.vmap(VF.reparameterize, randomness="same")(torch.zeros(2, 1000), torch.zeros(2, 1000))
+    assert torch.equal(same[0], same[1]) and 0.8 < same.std() < 1.2
+    z, kl = torch.func.vmap(VF.rsample_kl, randomness="different")(torch.zeros(2, 5, 9), torch.zeros(2, 5, 9))
+    assert not torch.equal(z[0], z[1]) and kl.shape == (2, 5)
     got = torch.func.grad(lambda m: VF.reparameterize(m, logvar).sum())(mu)
     assert torch.equal(got, torch.ones_like(mu))
 
@@ -172,6 +176,32 @@ def test_checkpoint_redraws_the_same_noise(use_reentrant):
     checkpoint(block, mu, logvar, use_reentrant=use_reentrant).sum().backward()
     torch.testing.assert_close(mu.grad, expected[0])
     torch.testing.assert_close(logvar.grad, expected[1])
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpoint_refuses_a_generator(use_reentrant):
+    """It would be silently wrong: checkpoint restores the default generators only."""
+    mu, logvar = torch.randn(4, 30, requires_grad=True), torch.randn(4, 30, requires_grad=True)
+    generator = torch.Generator().manual_seed(1)
+
+    def block(mu, logvar):
+        return VF.reparameterize(mu, logvar, generator=generator).square()
+
+    z = checkpoint(block, mu, logvar, use_reentrant=use_reentrant)
+    with pytest.raises(RuntimeError, match="cannot draw the same noise from generator"):
+        z.sum().backward()
+
+
+def test_fork_rng():
+    mu = logvar = torch.zeros(100)
+    torch.manual_seed(5)
+    first = VF.reparameterize(mu, logvar)
+    torch.manual_seed(5)
+    with torch.random.fork_rng():
+        assert torch.equal(VF.reparameterize(mu, logvar), first)
+        VF.reparameterize(mu, logvar)
+    assert torch.equal(VF.reparameterize(mu, logvar), first)
+    assert not torch.equal(VF.reparameterize(mu, logvar), first)
 
 
 def test_a_compiled_loss_sweeps_once_each_way():

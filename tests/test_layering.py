@@ -40,8 +40,9 @@ PYTHON = {
     "model": ["_likelihood", "functional", "likelihoods", "losses"],
     "data": [],
     "plots": [],
-    "training": ["", "_likelihood", "data", "functional", "iwae", "likelihoods", "model", "plots"],
-    "cli": ["", "_ops", "likelihoods", "training"],
+    "runs": ["", "_likelihood", "likelihoods", "model"],
+    "training": ["", "data", "functional", "iwae", "likelihoods", "model", "plots", "runs"],
+    "cli": ["", "_ops", "likelihoods", "runs", "training"],
     "__main__": ["cli"],
     "__init__": ["_ops", "functional", "iwae", "likelihoods", "losses", "model", "priors", "schedules"],
 }

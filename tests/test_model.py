@@ -166,3 +166,20 @@ def test_a_linear_vae_reaches_probabilistic_pca():
         elbo = torch.stack([vae.elbo(x).elbo.mean() for _ in range(100)]).mean().item()
     assert score - 0.35 < elbo < score + 0.05
     assert 0 < vae.posterior_gap(x[:200], num_samples=1000).mean() < 1
+
+
+@pytest.mark.parametrize("call", [
+    lambda vae, x, **g: vae(x, **g)[0], lambda vae, x, **g: vae.loss(x, **g), lambda vae, x, **g: vae.elbo(x, **g).elbo,
+    lambda vae, x, **g: vae.reconstruct(x, sample=True, **g), lambda vae, x, **g: vae.sample(3, **g),
+    lambda vae, x, **g: vae.log_likelihood(x, 20, **g), lambda vae, x, **g: vae.posterior_gap(x, num_samples=20, **g),
+    lambda vae, x, **g: vae.reparameterize(*vae.encode(x), **g),
+])  # fmt: skip
+def test_generators(call):
+    """Whatever samples draws from the generator that it is given, and leaves the default one alone."""
+    vae, x = vaefast.mlp_vae((11,), latent_dim=3), torch.rand(5, 11)
+    state = torch.get_rng_state()
+    generator = torch.Generator().manual_seed(4)
+    first, second = (call(vae, x, generator=generator).detach() for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(first, second)
+    assert torch.equal(call(vae, x, generator=generator.manual_seed(4)).detach(), first)

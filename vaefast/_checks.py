@@ -5,6 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+# Private to torch, and where it is gone one mistake is not seen.
+_graph_task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+
 REDUCTIONS = ("none", "sum", "mean")
 _FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 _TARGETS = _FLOATS | {torch.uint8, torch.bool}
@@ -122,6 +125,11 @@ def generator(function: str, value: object, device: torch.device) -> None:
         raise TypeError(f"{function}: generator must be a torch.Generator, got {_type_name(value)}")
     if value.device != device and (value.device.type != device.type or None not in (value.device.index, device.index)):
         raise ValueError(f"{function}: generator is on {value.device} but the tensors are on {device}")
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling() and _graph_task() != -1:
+        raise RuntimeError(
+            f"{function}: a forward pass that runs again during a backward pass, as under torch.utils.checkpoint, cannot "
+            "draw the same noise from generator; leave it out, for checkpoint restores the default one, or give eps"
+        )
 
 
 def num_samples(function: str, value: object) -> None:

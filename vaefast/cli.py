@@ -43,28 +43,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vaefast {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    train = commands.add_parser("train", help="train a VAE and write a run folder")
-    train.add_argument(
-        "--data", default="digits", help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images"
-    )
-    train.add_argument("--likelihood", choices=NAMES, default="bernoulli")
-    train.add_argument("--objective", choices=("elbo", "iwae"), default="elbo")
+    # What is not given is not there: the defaults are runs.Config's.
+    suppress = argparse.SUPPRESS
+    train = commands.add_parser("train", help="train a VAE and write a run folder", argument_default=suppress)
+    train.add_argument("--data", help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images")
+    train.add_argument("--likelihood", choices=NAMES, help="bernoulli")
+    train.add_argument("--objective", choices=("elbo", "iwae"), help="elbo")
     train.add_argument("--train-samples", type=_positive(int), metavar="K", help="of z for each x, for iwae; 8")
-    train.add_argument("--gradient", choices=("standard", "stl", "dreg"), default="standard", help="of iwae's encoder")
-    train.add_argument("--model", choices=("mlp", "conv"), default="mlp")
-    train.add_argument("--latent-dim", type=_positive(int), default=16)
-    train.add_argument("--hidden-dims", type=_sizes, default=(400,), metavar="N,N,...", help="of the mlp")
-    train.add_argument("--channels", type=_sizes, default=(32, 64), metavar="N,N,...", help="of the conv model")
-    train.add_argument("--beta", type=_not_negative, default=1.0, help="weight of the KL")
-    train.add_argument("--epochs", type=_positive(int), default=100)
-    train.add_argument("--batch-size", type=_positive(int), default=64)
-    train.add_argument("--lr", type=_positive(float), default=1e-3)
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument(
-        "--num-samples", type=_positive(int), default=200, help="importance samples for each epoch's log p(x)"
-    )
+    train.add_argument("--gradient", choices=("standard", "stl", "dreg"), help="of iwae's encoder; standard")
+    train.add_argument("--model", choices=("mlp", "conv"), help="mlp")
+    train.add_argument("--latent-dim", type=_positive(int), help="16")
+    train.add_argument("--hidden-dims", type=_sizes, metavar="N,N,...", help="of the mlp; 400")
+    train.add_argument("--channels", type=_sizes, metavar="N,N,...", help="of the conv model; 32,64")
+    train.add_argument("--beta", type=_not_negative, help="weight of the KL; 1")
+    train.add_argument("--epochs", type=_positive(int), help="100")
+    train.add_argument("--batch-size", type=_positive(int), help="64")
+    train.add_argument("--lr", type=_positive(float), help="of Adam; 0.001")
+    train.add_argument("--seed", type=int, help="0")
+    train.add_argument("--num-samples", type=_positive(int), help="importance samples for each epoch's log p(x); 200")
     train.add_argument("--device", default="auto")
-    train.add_argument("--out", type=Path, help="a new folder; vaefast-run, vaefast-run-2, ... if not given")
+    train.add_argument(
+        "--out", type=Path, default=None, help="a new folder; vaefast-run, vaefast-run-2, ... if not given"
+    )
+    train.add_argument(
+        "--resume", type=Path, default=None, metavar="RUN", help="go on with a run, to --epochs if that is given"
+    )
 
     evaluate = commands.add_parser("evaluate", help="test ELBO, log p(x) and their gap of a run")
     evaluate.add_argument("run", type=Path)
@@ -87,28 +90,40 @@ def _new_folder(wanted: Path | None) -> Path:
     return wanted
 
 
+def _config(kind: type, fields: dict[str, Any]) -> Any:
+    if fields.get("data", "digits") != "digits":
+        fields["data"] = os.path.abspath(fields["data"])
+    config = kind(**fields)
+    if config.objective == "elbo" and "train_samples" in fields:
+        raise ValueError("--train-samples is for --objective iwae")
+    if config.objective == "elbo" and config.gradient != "standard":
+        raise ValueError("--gradient is for --objective iwae")
+    if config.objective == "iwae" and config.beta != 1:
+        raise ValueError("--beta is for --objective elbo; the importance-weighted bound has no KL to weigh")
+    return config
+
+
 def _train(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from . import training
+    from . import runs, training
 
     first = int(os.environ.get("RANK", 0)) == 0
-    fields = {name: getattr(arguments, name) for name in training.Config.__dataclass_fields__}
-    if fields["data"] != "digits":
-        fields["data"] = os.path.abspath(fields["data"])
-    if fields["train_samples"] is None:
-        del fields["train_samples"]
-    elif fields["objective"] == "elbo":
-        raise ValueError("--train-samples is for --objective iwae")
-    if fields["objective"] == "elbo" and fields["gradient"] != "standard":
-        raise ValueError("--gradient is for --objective iwae")
-    if fields["objective"] == "iwae" and fields["beta"] != 1:
-        raise ValueError("--beta is for --objective elbo; the importance-weighted bound has no KL to weigh")
-    config = training.Config(**fields)
-    out = _new_folder(arguments.out) if first else Path(os.devnull)
+    fields = {name: vars(arguments)[name] for name in runs.Config.__dataclass_fields__ if name in arguments}
     device = training.choose_device(arguments.device)
+    if arguments.resume is not None:
+        out = arguments.resume
+        config, shape = runs.load_config(out)
+        if set(fields) - {"epochs"} or arguments.out is not None:
+            raise ValueError("--resume goes on with the run's own settings; only --epochs and --device go with it")
+        config = replace(config, **fields)
+    else:
+        config, shape = _config(runs.Config, fields), None
+        out = _new_folder(arguments.out) if first else Path(os.devnull)
     dataset = training.load_data(config)
+    if shape is not None and shape != dataset.sample_shape:
+        raise ValueError(f"{dataset.name}: samples have shape {dataset.sample_shape}, the run's had {shape}")
     config.build(dataset.sample_shape)  # a size that cannot be built ends here, before anything is written
 
     console = Console(stderr=True, quiet=not first)
@@ -127,7 +142,7 @@ def _train(arguments: argparse.Namespace) -> None:
         def progress(row: dict[str, Any]) -> None:
             bar.update(task, advance=1, state="test ELBO {test_elbo:.2f}  log p(x) {test_log_px:.2f}".format_map(row))
 
-        metrics = training.train(config, dataset, out, device, progress)
+        metrics = training.train(config, dataset, out, device, progress, resume=arguments.resume is not None)
     if first:
         print(
             "test ELBO {test_elbo:.3f} nats, log p(x) {test_log_px:.3f}".format_map(metrics[-1])
@@ -136,10 +151,10 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from . import training
+    from . import runs, training
 
     device = training.choose_device(arguments.device)
-    config, vae, metrics = training.load_run(arguments.run, device)
+    config, vae, metrics = runs.load_run(arguments.run, device)
     dataset = training.load_data(replace(config, data=arguments.data or config.data))
     torch.manual_seed(config.seed)
     made = tuple(vae.sample(1).shape[1:])

@@ -18,7 +18,8 @@ __all__ = ["VAE", "conv_vae", "mlp_vae"]
 class VAE(nn.Module):
     """A variational autoencoder with a standard normal prior.
 
-    Whether it samples never depends on `.training`: the deterministic forms are asked for by name.
+    Whether it samples never depends on `.training`: the deterministic forms are asked for by name. What samples takes a
+    `generator`, a torch.Generator of the model's device; without one the noise is the default generator's.
 
     Args:
         encoder: maps x to (mu, logvar), or to one tensor that is split in two along dimension 1.
@@ -65,35 +66,35 @@ class VAE(nn.Module):
         self.latent_shape = tuple(mu.shape[1:])
         return mu, logvar
 
-    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+    def reparameterize(self, mu: Tensor, logvar: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """One sample of z, of the shape of mu."""
-        return functional.reparameterize(mu, logvar)
+        return functional.reparameterize(mu, logvar, generator=generator)
 
     def decode(self, z: Tensor) -> Any:
         """The likelihood's parameters given z."""
         return self.decoder(z)
 
-    def forward(self, x: Tensor) -> tuple[Any, Tensor, Tensor]:
+    def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> tuple[Any, Tensor, Tensor]:
         """(recon_x, mu, logvar), ready for ELBOLoss."""
         mu, logvar = self.encode(x)
-        return self.decode(self.reparameterize(mu, logvar)), mu, logvar
+        return self.decode(self.reparameterize(mu, logvar, generator=generator)), mu, logvar
 
-    def loss(self, x: Tensor) -> Tensor:
+    def loss(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The mean over the batch of -log p(x|z) + beta * KL, a scalar in nats."""
-        recon_x, mu, logvar = self(x)
+        recon_x, mu, logvar = self(x, generator=generator)
         loss = self.criterion(recon_x, x, mu, logvar)
         assert isinstance(loss, Tensor)
         return loss
 
-    def elbo(self, x: Tensor) -> functional.ELBO:
+    def elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> functional.ELBO:
         """The true bound (beta = 1) and its parts per sample, each (B,), from one sample of z."""
-        recon_x, mu, logvar = self(x)
+        recon_x, mu, logvar = self(x, generator=generator)
         return functional.elbo(recon_x, x, mu, logvar, likelihood=self.likelihood)
 
-    def reconstruct(self, x: Tensor, *, sample: bool = False) -> Tensor:
+    def reconstruct(self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """E[x|z] at the mean of q(z|x), or at a sample of it."""
         mu, logvar = self.encode(x)
-        z = self.reparameterize(mu, logvar) if sample else mu
+        z = self.reparameterize(mu, logvar, generator=generator) if sample else mu
         return self.likelihood.mean(self.decode(z))
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -106,17 +107,35 @@ class VAE(nn.Module):
 
     @overload
     def log_likelihood(
-        self, x: Tensor, num_samples: int = ..., *, chunk_size: int = ..., return_ess: Literal[False] = ...
+        self,
+        x: Tensor,
+        num_samples: int = ...,
+        *,
+        chunk_size: int = ...,
+        return_ess: Literal[False] = ...,
+        generator: torch.Generator | None = ...,
     ) -> Tensor: ...
 
     @overload
     def log_likelihood(
-        self, x: Tensor, num_samples: int = ..., *, chunk_size: int = ..., return_ess: Literal[True]
+        self,
+        x: Tensor,
+        num_samples: int = ...,
+        *,
+        chunk_size: int = ...,
+        return_ess: Literal[True],
+        generator: torch.Generator | None = ...,
     ) -> tuple[Tensor, Tensor]: ...
 
     @torch.no_grad()
     def log_likelihood(
-        self, x: Tensor, num_samples: int = 5000, *, chunk_size: int = 50, return_ess: bool = False
+        self,
+        x: Tensor,
+        num_samples: int = 5000,
+        *,
+        chunk_size: int = 50,
+        return_ess: bool = False,
+        generator: torch.Generator | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """log p(x) by importance sampling with q(z|x) as proposal (Burda et al. 2016): log mean_k p(x, z_k) / q(z_k|x).
 
@@ -133,10 +152,12 @@ class VAE(nn.Module):
         Returns:
             nats, shape (B,); or (log p(x), effective sample size).
         """
-        log_px, _, ess = self._bounds(x, num_samples, chunk_size)
+        log_px, _, ess = self._bounds(x, num_samples, chunk_size, generator)
         return (log_px, ess) if return_ess else log_px
 
-    def _bounds(self, x: Tensor, num_samples: int, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _bounds(
+        self, x: Tensor, num_samples: int, chunk_size: int, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(log p(x), ELBO, effective sample size) from the same importance samples, each (B,)."""
         for argument, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
             if not isinstance(value, int) or value < 1:
@@ -145,7 +166,8 @@ class VAE(nn.Module):
         total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
         squares, elbo = total.clone(), torch.zeros_like(total)
         for start in range(0, num_samples, chunk_size):
-            z = functional.reparameterize(mu, logvar, num_samples=min(chunk_size, num_samples - start))
+            samples = min(chunk_size, num_samples - start)
+            z = functional.reparameterize(mu, logvar, num_samples=samples, generator=generator)
             recon_x = self.decode_samples(z)
             log_w = functional.log_weights(recon_x, x, z, mu, logvar, likelihood=self.likelihood).double()
             total = torch.logaddexp(total, log_w.logsumexp(0))
@@ -163,12 +185,19 @@ class VAE(nn.Module):
         return tuple(t.unflatten(0, z.shape[:2]) for t in recon_x)
 
     @torch.no_grad()
-    def posterior_gap(self, x: Tensor, *, num_samples: int = 5000, chunk_size: int = 50) -> Tensor:
+    def posterior_gap(
+        self,
+        x: Tensor,
+        *,
+        num_samples: int = 5000,
+        chunk_size: int = 50,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """log p(x) - ELBO(x), shape (B,): an estimate of KL(q(z|x) || p(z|x)), by importance sampling.
 
         Both terms come from the same samples, so the gap of an exact posterior is 0 and not noise.
         """
-        log_px, elbo, _ = self._bounds(x, num_samples, chunk_size)
+        log_px, elbo, _ = self._bounds(x, num_samples, chunk_size, generator)
         return log_px - elbo
 
 

@@ -49,7 +49,8 @@ def reparameterize(
         mu: means, any shape.
         logvar: log sigma^2, the shape of mu.
         num_samples: K for a result of shape (K, *mu.shape); None for one sample of the shape of mu.
-        generator: a torch.Generator of the tensors' device; the device's default generator if None.
+        generator: a torch.Generator of the tensors' device; the device's default generator if None, which is the one that
+            torch.utils.checkpoint restores: with another, a recomputed block raises RuntimeError.
         eps: the noise to use instead, broadcastable with mu, or of the result's shape; differentiable as well.
 
     Returns:

@@ -1,67 +1,24 @@
-"""`vaefast train` and `vaefast evaluate`: an ordinary training loop around the library, and the files of a run."""
+"""`vaefast train` and `vaefast evaluate`: an ordinary training loop around the library."""
 
-import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from . import __version__, data
-from ._likelihood import Likelihood
+from . import data, runs
 from .functional import reparameterize
 from .iwae import IWAELoss
-from .likelihoods import DiscretizedLogistic, Gaussian, Laplace, by_name
-from .model import VAE, conv_vae, mlp_vae
+from .likelihoods import by_name
+from .model import VAE
+from .runs import Config, RunError
 
 Progress = Callable[[dict[str, Any]], None]
-
-
-class RunError(ValueError):
-    """What is wrong with a run's folder or settings, in one sentence."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything that decides a run."""
-
-    data: str = "digits"
-    likelihood: str = "bernoulli"
-    objective: str = "elbo"
-    train_samples: int = 8
-    gradient: str = "standard"
-    model: str = "mlp"
-    latent_dim: int = 16
-    hidden_dims: tuple[int, ...] = (400,)
-    channels: tuple[int, ...] = (32, 64)
-    beta: float = 1.0
-    epochs: int = 100
-    batch_size: int = 64
-    lr: float = 1e-3
-    seed: int = 0
-    num_samples: int = 200
-
-    def build(self, sample_shape: tuple[int, ...]) -> VAE:
-        likelihood: str | Likelihood = self.likelihood
-        if likelihood == "gaussian":
-            likelihood = Gaussian(scale=0.3, learn_scale=True)
-        elif likelihood == "laplace":
-            likelihood = Laplace(scale=0.2, learn_scale=True)
-        elif likelihood == "discretized_logistic":
-            likelihood = DiscretizedLogistic(levels=17 if self.data == "digits" else 256)
-        if self.model == "conv":
-            vae = conv_vae(sample_shape, self.latent_dim, self.channels, likelihood)
-        else:
-            vae = mlp_vae(sample_shape, self.latent_dim, self.hidden_dims, likelihood)
-        vae.criterion.beta = self.beta
-        return vae
 
 
 class Objective(nn.Module):
@@ -73,13 +30,19 @@ class Objective(nn.Module):
         self.samples = config.train_samples if config.objective == "iwae" else 0
         self.criterion = IWAELoss(vae.likelihood, gradient=config.gradient)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def noise(self, batch: int, device: torch.device) -> Tensor:
+        """The standard normals of one step, the batch in dimension 1; the same in every process."""
+        assert self.vae.latent_shape is not None
+        zero = torch.zeros(max(1, self.samples), batch, *self.vae.latent_shape, device=device)
+        return reparameterize(zero, zero)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         if len(x) == 0:  # fewer samples than processes: zero, with the zero gradients that the others wait for
             return sum((p.sum() * 0 for p in self.vae.parameters()), torch.zeros((), device=x.device))
-        if self.samples == 0:
-            return self.vae.loss(x)
         mu, logvar = self.vae.encode(x)
-        z = reparameterize(mu, logvar, num_samples=self.samples)
+        if self.samples == 0:
+            return self.vae.criterion(self.vae.decode(reparameterize(mu, logvar, eps=noise[0])), x, mu, logvar)
+        z = reparameterize(mu, logvar, num_samples=self.samples, eps=noise)
         return self.criterion(self.vae.decode_samples(z), x, z, mu, logvar)
 
 
@@ -121,33 +84,43 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int, device: torch.device) -> dic
     return {f"test_{name}": total / len(x) for name, total in sums.items()}
 
 
+def _seed(config: Config, epoch: int) -> int:
+    """Each epoch starts from a seed of its own, so a run that is resumed draws what it would have drawn."""
+    return int(np.random.SeedSequence([config.seed % 2**64, epoch]).generate_state(1, np.uint64)[0])
+
+
 def train(
-    config: Config, dataset: data.Dataset, out: Path, device: torch.device, progress: Progress
+    config: Config, dataset: data.Dataset, out: Path, device: torch.device, progress: Progress, resume: bool = False
 ) -> list[dict[str, Any]]:
-    """Trains and writes the run's files; under torchrun, data-parallel, the first process writing."""
+    """Trains and writes the run's files; under torchrun, data-parallel, the first process writing.
+
+    The course is that of one process, whatever their number: each has its rows of the batch and of the batch's noise.
+    """
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    torch.manual_seed(config.seed)
+    torch.manual_seed(_seed(config, 0))
     vae = config.build(dataset.sample_shape).to(device)
-    objective: nn.Module = Objective(vae, config)
+    objective = Objective(vae, config)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=config.lr)
+    done = runs.load_checkpoint(out, vae, optimizer) if resume else 0
+    metrics = runs.read_metrics(out)[:done] if resume else []
+    if done >= config.epochs:
+        raise RunError(f"{out}: has finished its {done} epochs; --epochs N goes on to N")
+    step: nn.Module = objective
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        objective = nn.parallel.DistributedDataParallel(objective)
-        torch.manual_seed(config.seed + 1 + rank)  # each process has its own noise
-    optimizer = torch.optim.Adam(vae.parameters(), lr=config.lr)
-    metrics: list[dict[str, Any]] = []
+        step = nn.parallel.DistributedDataParallel(objective)
     try:
         if rank == 0:
-            out.mkdir(parents=True, exist_ok=True)
-            record = {"vaefast": __version__, "sample_shape": dataset.sample_shape, **asdict(config)}
-            (out / "config.json").write_text(json.dumps(record, indent=1) + "\n")
-            (out / "metrics.jsonl").write_text("")
-        for epoch in range(1, config.epochs + 1):
+            runs.start(out, config, dataset.sample_shape, metrics)
+        for epoch in range(done + 1, config.epochs + 1):
             start = time.perf_counter()
+            torch.manual_seed(_seed(config, epoch))
             total = torch.zeros((), device=device, dtype=torch.float64)
-            for whole in dataset.batches(config.batch_size, config.seed + epoch):
+            for whole in dataset.batches(config.batch_size, _seed(config, epoch)):
                 x = whole.tensor_split(world)[rank].to(device)
+                noise = objective.noise(len(whole), device).tensor_split(world, 1)[rank]
                 # The processes' gradients are averaged: this makes the average that of the whole batch's mean loss.
-                loss = objective(x) * (len(x) * world / len(whole))
+                loss = step(x, noise) * (len(x) * world / len(whole))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -162,9 +135,7 @@ def train(
                     "seconds": round(time.perf_counter() - start, 4),
                 }
                 metrics.append(row)
-                with open(out / "metrics.jsonl", "a") as file:
-                    file.write(json.dumps(row) + "\n")
-                _save(vae, out / "model.safetensors")
+                runs.finish_epoch(out, row, vae, optimizer)
                 progress(row)
         if world > 1:
             dist.barrier()  # the first process evaluates alone; one that ended before it would end its connection
@@ -174,13 +145,6 @@ def train(
     if rank == 0:
         draw(vae, dataset, metrics, out, device)
     return metrics
-
-
-def _save(vae: VAE, path: Path) -> None:
-    """Writes beside the file and then over it, so that a killed writer leaves the last whole one."""
-    temporary = path.with_suffix(".partial")
-    save_file({name: t.detach().cpu().contiguous() for name, t in vae.state_dict().items()}, temporary)
-    os.replace(temporary, path)
 
 
 @torch.no_grad()
@@ -198,36 +162,3 @@ def draw(vae: VAE, dataset: data.Dataset, metrics: list[dict[str, Any]], out: Pa
     plots.grid(pairs, out / "reconstructions.png")
     plots.grid([("", vae.sample(80))], out / "samples.png", columns=16)
     plots.curves(metrics, out / "curves.png")
-
-
-def load_run(run: Path, device: torch.device) -> tuple[Config, VAE, list[dict[str, Any]]]:
-    """The settings, the trained model and the metrics of a run's folder."""
-    try:
-        record = json.loads((run / "config.json").read_text())
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value := record[name], list) else value
-            for name in Config.__dataclass_fields__
-            if name in record
-            or name in ("data", "likelihood", "model")  # settings newer than the run have their defaults
-        }
-        config = Config(**fields)
-        shape = tuple(record["sample_shape"])
-    except FileNotFoundError:
-        raise RunError(f"{run}: not a run of vaefast train (it has no config.json)") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{run / 'config.json'}: damaged ({type(error).__name__}: {error})") from None
-    try:
-        weights = load_file(run / "model.safetensors")
-        with torch.device("meta"):
-            vae = config.build(shape)
-        expected = {name: (tuple(t.shape), t.dtype) for name, t in vae.state_dict().items()}
-        if expected != {name: (tuple(t.shape), t.dtype) for name, t in weights.items()}:
-            raise RunError(f"{run / 'model.safetensors'}: its tensors are not those of the model in config.json")
-        vae = config.build(shape)
-        vae.load_state_dict(weights)
-        metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    except RunError:
-        raise
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise RunError(f"{run}: cannot be loaded ({str(error).splitlines()[0]})") from None
-    return config, vae.to(device), metrics
