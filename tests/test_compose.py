@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tests import matrix
+from tests.native import ROOT
 from vaefast import ELBOLoss, mlp_vae
 from vaefast import functional as VF
 
@@ -30,6 +31,11 @@ def test_matrix(mode):
         if kind == "wrong":
             wrong[operation.name] = said
     assert not wrong
+
+
+def test_readme_counts_the_cells():
+    cells = len(MODES) * len(matrix.OPERATIONS)
+    assert f"**{cells} cells: " in (ROOT / "README.md").read_text()
 
 
 def test_the_matrix_sees_what_is_wrong():
