@@ -205,3 +205,18 @@ def test_a_sample_does_not_depend_on_its_prior():
     assert torch.autograd.grad(z.sum(), prior, allow_unused=True)[0] is None
     latent, key = [mu, logvar], torch.tensor([1, 2])
     assert _ops.rsample_backward(latent, key, torch.randn(8, 4), None, -1, 1, 0) == []
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 3)])
+@pytest.mark.parametrize("expanded", ["no", "row", "whole"])
+def test_without_elements(shape, expanded):
+    """Nothing is read or written, also where every stride is 0 and every address null."""
+    least = {"no": shape, "row": (*shape[:-1], 1), "whole": ()}[expanded]
+    mu, logvar = (torch.randn(least).expand(shape).requires_grad_() for _ in range(2))
+    z, kl = VF.rsample_kl(mu, logvar)
+    assert z.shape == shape and torch.equal(kl, torch.zeros(shape[:1]))
+    values = [z.sum() + kl.sum(), VF.gaussian_kl(mu, logvar).sum(), VF.bernoulli_log_likelihood(mu, logvar).sum()]
+    values += [VF.reparameterize(mu, logvar, num_samples=k).sum() for k in (None, 0, 4)]
+    for value in values:
+        assert value == 0
+        assert all(g.shape == shape for g in torch.autograd.grad(value, (mu, logvar)))

@@ -19,7 +19,7 @@ void load(const void* source, int64_t stride, int64_t n, double scale, T* to) {
   const From* from = static_cast<const From*>(source);
   const T factor = T(scale);
   if (stride == 0) {
-    const T x = T(widen(from[0])) * factor;
+    const T x = n == 0 ? T(0) : T(widen(from[0])) * factor;  // nothing lies there if n is 0
     for (int64_t i = 0; i < n; ++i) to[i] = x;
   } else {
 #pragma GCC ivdep

@@ -106,7 +106,8 @@ void set_sampling(Sweep& sweep, const Tensor& key, int64_t num_samples) {
                         key.device() == sweep.options().device(),
                     "vaefast: a noise key is two int64 on the latents' device");
   Sampling& s = sweep.args.sampling;
-  s.samples = num_samples < 0 ? 1 : num_samples;
+  const bool empty = sweep.args.rows == 0 || sweep.args.cols == 0;  // then no output has an address, either
+  s.samples = empty ? 0 : num_samples < 0 ? 1 : num_samples;
   s.key.seed_at = key.const_data_ptr<int64_t>();
   s.key.offset_at = s.key.seed_at + 1;
 }
