@@ -15,6 +15,8 @@ from setuptools.build_meta import *  # noqa: F403  the hooks that are not overri
 TORCH = "torch>=2.11"
 ARCHS = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"  # Ampere to Blackwell; PTX for later ones
 CXX_FLAGS = ["-O3", "-g0", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+# Checks without a measurable cost (the stack protector's is up to 1 %).
+CXX_FLAGS += ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-D_GLIBCXX_ASSERTIONS"]
 # Loops over branch-free code vectorize only where neither errno nor floating-point traps matter. NaN and infinities
 # keep their meaning under all three.
 CXX_FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
@@ -116,7 +118,8 @@ def extension():
         sorted(glob.glob("csrc/cpu/*.cpp") + glob.glob("csrc/ops/*.cpp")) + cuda,
         depends=sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/**/*.inl", recursive=True)),
         define_macros=[("VAEFAST_CUDA_ARCHS", json.dumps(os.environ["TORCH_CUDA_ARCH_LIST"]))] if cuda else [],
-        extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
+        # messages name files as the sources do, and a wheel's bytes do not depend on the folder it was built in
+        extra_compile_args={"cxx": [*CXX_FLAGS, f"-ffile-prefix-map={os.getcwd()}=."], "nvcc": NVCC_FLAGS},
         extra_link_args=["-fopenmp", "-Wl,-z,relro,-z,now", "-s"],
     )
     return dict(ext_modules=[module], cmdclass={"build_ext": BuildExtension})

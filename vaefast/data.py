@@ -4,11 +4,9 @@ Nothing is downloaded and nothing is unpickled."""
 import gzip
 import math
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -17,9 +15,6 @@ from torch import Tensor
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 # IDX: 0, 0, type code, number of dimensions, the dimensions as big-endian uint32, the elements
 _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
-# What numpy, zipfile, gzip and struct raise for damaged files
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, SyntaxError, MemoryError, BadZipFile, zlib.error, struct.error)
 
 
 class DataError(ValueError):
@@ -91,21 +86,23 @@ def _load_path(path: Path) -> Tensor:
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
     try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-        elif path.suffix == ".npz":
-            array = _first_array(path)
-        else:
-            array = _read_idx(path)
+        array = _read_numpy(path) if path.suffix in (".npy", ".npz") else _read_idx(path)
     except DataError:
         raise
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read as an array of numbers ({error})") from None
+    except Exception as error:  # numpy, tokenize, zipfile, gzip and struct each have their own for damaged files
+        raise DataError(f"{path}: cannot be read as an array of numbers ({_first_line(error)})") from None
     return _to_samples(path, array)
 
 
-def _first_array(path: Path) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as archive:
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def _read_numpy(path: Path) -> np.ndarray:
+    loaded = np.load(path, allow_pickle=False)  # an array or an archive of arrays, whatever the suffix says
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded as archive:
         names = [name for name in ("x_train", "train", "images", "x", "data") if name in archive.files]
         names = names or archive.files
         if not names:
@@ -122,14 +119,17 @@ def _read_idx(path: Path) -> np.ndarray:
         shape = struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))
         dtype = np.dtype(_IDX_DTYPES[magic[2]])
         expected = math.prod(shape) * dtype.itemsize
-        content = file.read()
+        content = bytearray()  # of what a .gz may grow to, no more than is wanted
+        while len(content) <= expected and (piece := file.read(1 << 20)):
+            content += piece
     if len(content) != expected:
-        raise DataError(f"{path}: an IDX file of shape {shape} needs {expected} bytes of data, found {len(content)}")
+        found = "more" if len(content) > expected else len(content)
+        raise DataError(f"{path}: an IDX file of shape {shape} needs {expected} bytes of data, found {found}")
     return np.frombuffer(content, dtype).reshape(shape)
 
 
 def _load_images(folder: Path) -> Tensor:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
@@ -144,8 +144,8 @@ def _load_images(folder: Path) -> Tensor:
                     pixels = np.asarray(image)
                 else:
                     pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise DataError(f"{file}: cannot be read as an image ({error})") from None
+        except Exception as error:  # each of Pillow's formats has its own for damaged files
+            raise DataError(f"{file}: cannot be read as an image ({_first_line(error)})") from None
         if images and pixels.shape != images[0].shape:
             other = f"{files[0].name} is {images[0].shape}"
             raise DataError(f"{file}: is {pixels.shape} but {other}; images must be of one size and mode")

@@ -11,17 +11,27 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from . import __version__
 from ._likelihood import Likelihood
-from .likelihoods import DiscretizedLogistic, Gaussian, Laplace
+from .likelihoods import NAMES, DiscretizedLogistic, Gaussian, Laplace
 from .model import VAE, conv_vae, mlp_vae
 
 
 class RunError(ValueError):
     """What is wrong with a run's folder or settings, in one sentence."""
+
+
+# What a damaged file of text raises
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "likelihood": NAMES,
+    "objective": ("elbo", "iwae"),
+    "gradient": ("standard", "stl", "dreg"),
+    "model": ("mlp", "conv"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,17 @@ class Config:
     num_samples: int = 200
 
     def build(self, sample_shape: tuple[int, ...]) -> VAE:
+        try:
+            with torch.device("meta"):
+                tensors = self._make(sample_shape).state_dict().values()
+            needed = sum(t.numel() * t.element_size() for t in tensors)
+        except (RuntimeError, OverflowError):  # beyond 64 bits
+            needed = 1 << 64
+        if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+            raise RunError(f"a model of these sizes, of {needed / 1e9:,.0f} GB, is larger than the machine's memory")
+        return self._make(sample_shape)
+
+    def _make(self, sample_shape: tuple[int, ...]) -> VAE:
         likelihood: str | Likelihood = self.likelihood
         if likelihood == "gaussian":
             likelihood = Gaussian(scale=0.3, learn_scale=True)
@@ -83,6 +104,11 @@ def finish_epoch(run: Path, row: dict[str, Any], vae: VAE, optimizer: torch.opti
             save_file(contiguous, temporary, {"epoch": str(row["epoch"])})
 
 
+def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """safetensors' own leaves a file of another name behind where the writer is killed."""
+    path.write_bytes(save(tensors, metadata))
+
+
 @contextmanager
 def _replaced(path: Path) -> Iterator[Path]:
     """A file to write beside `path`, which then takes its place: a writer that is killed leaves the last whole one."""
@@ -90,6 +116,8 @@ def _replaced(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -147,13 +175,34 @@ def _load(path: Path, expected: dict[str, Tensor]) -> tuple[dict[str, Tensor], d
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """One row for each epoch. A last line that a killed writer left unfinished is none."""
-    lines = (run / "metrics.jsonl").read_text().split("\n")
     try:
+        lines = (run / "metrics.jsonl").read_text().split("\n")
         rows = [json.loads(line) for line in lines[:-1]]
-        assert all(isinstance(row["test_elbo"], float) for row in rows)
-    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        for row in rows:
+            for name in ("epoch", "train_bound", "test_elbo", "test_log_likelihood", "test_kl", "test_log_px"):
+                if not isinstance(row[name], (int, float)):
+                    raise ValueError(f"{name} is {str(row[name])[:40]!r}")
+    except FileNotFoundError:
+        raise RunError(f"{run / 'metrics.jsonl'}: no such file") from None
+    except _DAMAGE as error:
         raise RunError(f"{run / 'metrics.jsonl'}: damaged ({type(error).__name__}: {error})") from None
     return rows
+
+
+def _possible(name: str, value: Any) -> bool:
+    """Whether a run can have had this setting."""
+    if name in _CHOICES:
+        return value in _CHOICES[name]
+    default = getattr(Config, name, ())
+    if isinstance(default, tuple):
+        if name == "sample_shape" and not value:
+            return False
+        return isinstance(value, tuple) and all(type(n) is int and 0 < n < 2**31 for n in value)
+    if isinstance(default, float):
+        return type(value) in (int, float) and 0 <= value < float("inf") and (name == "beta" or value > 0)
+    if type(default) is int:
+        return type(value) is int and (-(2**63) <= value < 2**64 if name == "seed" else 0 < value < 2**63)
+    return type(value) is type(default) and value != ""
 
 
 def load_config(run: Path) -> tuple[Config, tuple[int, ...]]:
@@ -166,10 +215,15 @@ def load_config(run: Path) -> tuple[Config, tuple[int, ...]]:
             if name in record
             or name in ("data", "likelihood", "model")  # settings newer than the run have their defaults
         }
-        return Config(**fields), tuple(record["sample_shape"])
+        fields["sample_shape"] = tuple(record["sample_shape"])
+        for name, value in fields.items():
+            if not _possible(name, value):
+                raise ValueError(f"{name} is {str(value)[:40]!r}")
+        shape: tuple[int, ...] = fields.pop("sample_shape")
+        return Config(**fields), shape
     except FileNotFoundError:
         raise RunError(f"{run}: not a run of vaefast train (it has no config.json)") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except _DAMAGE as error:
         raise RunError(f"{run / 'config.json'}: damaged ({type(error).__name__}: {error})") from None
 
 

@@ -11,8 +11,12 @@
 #include "../math/philox.h"
 #include "loops.h"
 
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,bmi,bmi2"))), apply_to = function)
+#else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,bmi,bmi2")
+#endif
 
 namespace vaefast::cpu {
 namespace avx2 {
@@ -31,5 +35,9 @@ inline void interleave(Lanes a, Lanes b, Lanes (&ordered)[2]) {
 constexpr Isa kAvx2 = {avx2::loops<float>(Terms()), avx2::loops<double>(Terms()), avx2::normals};
 
 }  // namespace vaefast::cpu
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
 #pragma GCC pop_options
+#endif
 #endif

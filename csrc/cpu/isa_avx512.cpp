@@ -11,8 +11,13 @@
 #include "../math/philox.h"
 #include "loops.h"
 
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl"))), \
+                             apply_to = function)
+#else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#endif
 
 namespace vaefast::cpu {
 namespace avx512 {
@@ -31,5 +36,9 @@ inline void interleave(Lanes a, Lanes b, Lanes (&ordered)[2]) {
 constexpr Isa kAvx512 = {avx512::loops<float>(Terms()), avx512::loops<double>(Terms()), avx512::normals};
 
 }  // namespace vaefast::cpu
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
 #pragma GCC pop_options
+#endif
 #endif

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
+#include <pthread.h>
 
 #include <memory>
 #include <mutex>
@@ -15,10 +16,15 @@ namespace {
 // Tiles per task: about 16 thousand elements, a few times what starting a thread costs.
 constexpr int64_t kGrain = 16;
 
+// GNU OpenMP's threads are not in the child of a fork, which would wait for them for ever: it works alone.
+bool forked = false;
+[[maybe_unused]] const int watched = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+
 void run(const SweepArgs& args, const at::Tensor&) {
   const std::unique_ptr<double[]> partial(new double[cpu::partial_count(args)]);
-  at::parallel_for(0, cpu::tile_count(args), kGrain,
-                   [&](int64_t begin, int64_t end) { cpu::run_tiles(args, partial.get(), begin, end); });
+  const auto work = [&](int64_t begin, int64_t end) { cpu::run_tiles(args, partial.get(), begin, end); };
+  if (const int64_t tiles = cpu::tile_count(args); forked) work(0, tiles);
+  else at::parallel_for(0, tiles, kGrain, work);
   cpu::finish(args, partial.get());
 }
 

@@ -25,18 +25,22 @@ def build(folder: str, sanitize: bool, source: Path = HERE / "backend.cpp") -> s
     return library
 
 
+def preload() -> dict[str, str]:
+    """The environment in which Python loads sanitized libraries."""
+    compiler = os.environ.get("CXX", "g++")
+    # libstdc++ with it, or the sanitizer knows no way to throw where a library (triton's) does
+    names = ("libasan.so", "libstdc++.so.6")
+    found = [subprocess.check_output([compiler, f"-print-file-name={n}"], text=True).strip() for n in names]
+    return {"ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0", "LD_PRELOAD": " ".join(found)}
+
+
 def main() -> int:
     arguments = sys.argv[1:]
     sanitize = "--sanitize" in arguments
     if sanitize:
         arguments[arguments.index("--sanitize")] = "--capture=no"  # a report must reach the terminal
         if "VAEFAST_SANITIZED" not in os.environ:  # the sanitizer's library must be the first that is loaded
-            compiler = os.environ.get("CXX", "g++")
-            # libstdc++ with it, or the sanitizer knows no way to throw where a library (triton's) does
-            names = ("libasan.so", "libstdc++.so.6")
-            found = [subprocess.check_output([compiler, f"-print-file-name={n}"], text=True).strip() for n in names]
-            options = {"ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0", "LD_PRELOAD": " ".join(found)}
-            os.environ.update(options, VAEFAST_SANITIZED="1")
+            os.environ.update(preload(), VAEFAST_SANITIZED="1")
             os.execv(sys.executable, [sys.executable, "-m", "tests.simulator", *sys.argv[1:]])
     with tempfile.TemporaryDirectory() as folder:
         library = build(folder, sanitize)
