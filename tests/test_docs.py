@@ -16,7 +16,7 @@ MODULES = [m.name for m in pkgutil.iter_modules(vaefast.__path__) if not m.name.
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    if name in ("plots", "training"):
+    if name in ("plots", "training", "outputs", "progress", "report"):
         pytest.importorskip("matplotlib")
         pytest.importorskip("safetensors")
     module = importlib.import_module(f"vaefast.{name}")

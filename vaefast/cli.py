@@ -3,82 +3,19 @@
 import argparse
 import json
 import os
+import shlex
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import __version__, _ops
-from .likelihoods import NAMES
+from . import __version__, _ops, options
 
 _EXTRA = "vaefast {command} needs {package}; pip install 'vaefast[cli]' brings everything it uses"
-
-
-def _positive(kind: type) -> Any:
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise ValueError
-        return value
-
-    parse.__name__ = f"positive {kind.__name__}"
-    return parse
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError
-    return value
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(_positive(int)(part) for part in text.split(",") if part)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vaefast", description="Train and examine variational autoencoders.")
-    parser.add_argument("--version", action="version", version=f"vaefast {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    # What is not given is not there: the defaults are runs.Config's.
-    suppress = argparse.SUPPRESS
-    train = commands.add_parser("train", help="train a VAE and write a run folder", argument_default=suppress)
-    train.add_argument("--data", help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images")
-    train.add_argument("--likelihood", choices=NAMES, help="bernoulli")
-    train.add_argument("--objective", choices=("elbo", "iwae"), help="elbo")
-    train.add_argument("--train-samples", type=_positive(int), metavar="K", help="of z for each x, for iwae; 8")
-    train.add_argument("--gradient", choices=("standard", "stl", "dreg"), help="of iwae's encoder; standard")
-    train.add_argument("--model", choices=("mlp", "conv"), help="mlp")
-    train.add_argument("--latent-dim", type=_positive(int), help="16")
-    train.add_argument("--hidden-dims", type=_sizes, metavar="N,N,...", help="of the mlp; 400")
-    train.add_argument("--channels", type=_sizes, metavar="N,N,...", help="of the conv model; 32,64")
-    train.add_argument("--beta", type=_not_negative, help="weight of the KL; 1")
-    train.add_argument("--epochs", type=_positive(int), help="100")
-    train.add_argument("--batch-size", type=_positive(int), help="64")
-    train.add_argument("--lr", type=_positive(float), help="of Adam; 0.001")
-    train.add_argument("--seed", type=int, help="0")
-    train.add_argument("--num-samples", type=_positive(int), help="importance samples for each epoch's log p(x); 200")
-    train.add_argument("--device", default="auto")
-    train.add_argument(
-        "--out", type=Path, default=None, help="a new folder; vaefast-run, vaefast-run-2, ... if not given"
-    )
-    train.add_argument(
-        "--resume", type=Path, default=None, metavar="RUN", help="go on with a run, to --epochs if that is given"
-    )
-
-    evaluate = commands.add_parser("evaluate", help="test ELBO, log p(x) and their gap of a run")
-    evaluate.add_argument("run", type=Path)
-    evaluate.add_argument("--data", help="instead of the run's")
-    evaluate.add_argument("--num-samples", type=_positive(int), default=5000, help="importance samples for log p(x)")
-    evaluate.add_argument("--device", default="auto")
-    evaluate.add_argument("--json", action="store_true")
-
-    info = commands.add_parser("info", help="version and build")
-    info.add_argument("--json", action="store_true")
-    return parser
 
 
 def _new_folder(wanted: Path | None) -> Path:
@@ -90,64 +27,58 @@ def _new_folder(wanted: Path | None) -> Path:
     return wanted
 
 
-def _config(kind: type, fields: dict[str, Any]) -> Any:
-    if fields.get("data", "digits") != "digits":
-        fields["data"] = os.path.abspath(fields["data"])
-    config = kind(**fields)
-    if config.objective == "elbo" and "train_samples" in fields:
-        raise ValueError("--train-samples is for --objective iwae")
-    if config.objective == "elbo" and config.gradient != "standard":
-        raise ValueError("--gradient is for --objective iwae")
-    if config.objective == "iwae" and config.beta != 1:
-        raise ValueError("--beta is for --objective elbo; the importance-weighted bound has no KL to weigh")
-    return config
-
-
 def _train(arguments: argparse.Namespace) -> None:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from . import runs, training
+    from . import progress, runs, training
 
     first = int(os.environ.get("RANK", 0)) == 0
-    fields = {name: vars(arguments)[name] for name in runs.Config.__dataclass_fields__ if name in arguments}
+    given = {name: vars(arguments)[name] for name in runs.Config.__dataclass_fields__ if name in arguments}
     device = training.choose_device(arguments.device)
     if arguments.resume is not None:
         out = arguments.resume
         config, shape = runs.load_config(out)
-        if set(fields) - {"epochs"} or arguments.out is not None:
+        if set(given) - {"epochs"} or arguments.out is not None or arguments.config is not None:
             raise ValueError("--resume goes on with the run's own settings; only --epochs and --device go with it")
-        config = replace(config, **fields)
+        config = replace(config, **given)
     else:
-        config, shape = _config(runs.Config, fields), None
+        settings = {} if arguments.config is None else options.read_settings(arguments.config, runs.Config)
+        config, shape = options.make_config(runs.Config, given, settings), None
         out = _new_folder(arguments.out) if first else Path(os.devnull)
     dataset = training.load_data(config)
     if shape is not None and shape != dataset.sample_shape:
         raise ValueError(f"{dataset.name}: samples have shape {dataset.sample_shape}, the run's had {shape}")
     config.build(dataset.sample_shape)  # a size that cannot be built ends here, before anything is written
-
-    console = Console(stderr=True, quiet=not first)
-    sizes = f"{len(dataset.train)} samples to train on, {len(dataset.test)} held out, each {dataset.sample_shape}"
-    console.print(f"{config.data}: {sizes}; {device}")
-    columns = (
-        TextColumn("epoch"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=config.epochs, state="")
-
-        def progress(row: dict[str, Any]) -> None:
-            bar.update(task, advance=1, state="test ELBO {test_elbo:.2f}  log p(x) {test_log_px:.2f}".format_map(row))
-
-        metrics = training.train(config, dataset, out, device, progress, resume=arguments.resume is not None)
+    watcher: Any = nullcontext(training.Watcher())
+    if first:
+        console = Console(stderr=True)
+        scalars = progress.Scalars(out, training.saved_epochs(out) + 1) if arguments.tensorboard else None
+        sizes = f"{len(dataset.train)} samples to train on, {len(dataset.test)} held out, each {dataset.sample_shape}"
+        console.print(f"{config.data}: {sizes}; {device}", markup=False)
+        watcher = progress.Bar(console, config.epochs, len(dataset.train), scalars)
+    try:
+        with watcher as watching:
+            metrics = training.train(config, dataset, out, device, watching, resume=arguments.resume is not None)
+    except KeyboardInterrupt:
+        if not first:
+            raise SystemExit(130) from None  # the first process says it
+        raise KeyboardInterrupt(_interrupted(out, training.saved_epochs(out), config.epochs)) from None
     if first:
         print(
             "test ELBO {test_elbo:.3f} nats, log p(x) {test_log_px:.3f}".format_map(metrics[-1])
             + f"; everything is in {out}"
         )
+
+
+def _interrupted(out: Path, saved: int, epochs: int) -> str:
+    run = shlex.quote(str(out))
+    if saved == 0:
+        return "interrupted before the first epoch was done; nothing was written"
+    if saved >= epochs:
+        return (
+            f"interrupted after the last epoch: the run in {run} is whole, but for its pictures; vaefast report {run}"
+        )
+    return f"interrupted: {saved} of {epochs} epochs are saved in {run}; go on with: vaefast train --resume {run}"
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -157,9 +88,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     config, vae, metrics = runs.load_run(arguments.run, device)
     dataset = training.load_data(replace(config, data=arguments.data or config.data))
     torch.manual_seed(config.seed)
-    made = tuple(vae.sample(1).shape[1:])
-    if made != dataset.sample_shape:
-        raise ValueError(f"{dataset.name}: samples have shape {dataset.sample_shape}, but the run's model makes {made}")
+    _check_shape(dataset.name, dataset.sample_shape, tuple(vae.sample(1).shape[1:]))
     result = training.evaluate(vae, dataset.test, arguments.num_samples, device)
     result["test_gap"] = result["test_log_px"] - result["test_elbo"]
     if metrics:
@@ -179,6 +108,51 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print("\n".join(f"{name:36}{value:12.4f} nats" for name, value in rows))
 
 
+def _report(arguments: argparse.Namespace) -> None:
+    from . import report, runs, training
+
+    device = training.choose_device(arguments.device)
+    config, vae, metrics = runs.load_run(arguments.run, device)
+    dataset = training.load_data(replace(config, data=arguments.data or config.data))
+    _check_shape(dataset.name, dataset.sample_shape, runs.load_config(arguments.run)[1])
+    out = arguments.out or arguments.run / "report.html"
+    report.write(out, arguments.run, config, vae, metrics, dataset, arguments.num_samples)
+    print(out)
+
+
+def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
+        raise ValueError(f"{name}: samples have shape {shape}, but the run's model makes {expected}")
+
+
+def _sample(arguments: argparse.Namespace) -> None:
+    from . import outputs, runs, training
+
+    _, vae, _ = runs.load_run(arguments.run, training.choose_device(arguments.device))
+    outputs.sample(vae, arguments.n, arguments.seed, arguments.out)
+    print(f"{arguments.n} samples in {arguments.out}")
+
+
+def _reconstruct(arguments: argparse.Namespace) -> None:
+    from . import outputs, runs, training
+
+    config, vae, _ = runs.load_run(arguments.run, training.choose_device(arguments.device))
+    shape = runs.load_config(arguments.run)[1]
+    found, shown = outputs.reconstruct(vae, config, shape, arguments.files, arguments.out)
+    rest = f", the first of {found}; a .npy file takes all" if shown < found else ""
+    print(f"{shown} reconstructions in {arguments.out}{rest}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from . import outputs, runs, training
+
+    _, vae, _ = runs.load_run(arguments.run, training.choose_device(arguments.device))
+    out = arguments.out or arguments.run / "exported"
+    outputs.export(vae, runs.load_config(arguments.run)[1], out)
+    print(f"{out / 'encoder.pt2'}: x to (mu, logvar)\n{out / 'decoder.pt2'}: z to E[x|z]")
+    print("load them with torch.export.load(FILE).module()")
+
+
 def _info(arguments: argparse.Namespace) -> None:
     build = _ops.build_info()
     info = {**build, "vaefast": __version__, "torch": torch.__version__, "built_for_torch": build["torch"]}
@@ -192,19 +166,34 @@ def _info(arguments: argparse.Namespace) -> None:
     print(f"terms: {', '.join(info['terms'])}")
 
 
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "report": _report,
+    "sample": _sample,
+    "reconstruct": _reconstruct,
+    "export": _export,
+    "info": _info,
+}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; bad input is one line on stderr and exit code 2."""
-    arguments = _parser().parse_args(argv)
+    arguments = options.parser().parse_args(argv)
     try:
-        {"train": _train, "evaluate": _evaluate, "info": _info}[arguments.command](arguments)
+        _COMMANDS[arguments.command](arguments)
     except ModuleNotFoundError as error:
         print(_EXTRA.format(command=arguments.command, package=error.name), file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
         print(f"vaefast {arguments.command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"vaefast {arguments.command}: interrupted", file=sys.stderr)
+    except torch.OutOfMemoryError as error:
+        lacking = str(error).split(". ")[0]
+        print(f"vaefast {arguments.command}: {lacking}; train with a smaller --batch-size", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"vaefast {arguments.command}: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
 

@@ -1,14 +1,16 @@
 """`vaefast train` and `vaefast evaluate`: an ordinary training loop around the library."""
 
+import math
 import os
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from . import data, runs
@@ -18,7 +20,15 @@ from .likelihoods import by_name
 from .model import VAE
 from .runs import Config, RunError
 
-Progress = Callable[[dict[str, Any]], None]
+
+class Watcher:
+    """Is told how training goes; this one does nothing about it."""
+
+    def batch(self, epoch: int, samples: int) -> None:
+        """So many samples of the epoch are done: 0 as it starts, all of them before the test set is measured."""
+
+    def finished(self, row: dict[str, Any]) -> None:
+        """An epoch is done and saved."""
 
 
 class Objective(nn.Module):
@@ -48,12 +58,17 @@ class Objective(nn.Module):
 
 def load_data(config: Config) -> data.Dataset:
     dataset = data.load(config.data)
+    check_data(dataset, config)
+    return dataset
+
+
+def check_data(dataset: data.Dataset, config: Config) -> None:
+    """Whether the run's likelihood can have made such data."""
     likelihood = by_name(config.likelihood)
     if likelihood.integral:
         dataset.check_counts()
     elif likelihood.support == (0.0, 1.0):
         dataset.check_unit_interval()
-    return dataset
 
 
 def choose_device(name: str) -> torch.device:
@@ -89,12 +104,31 @@ def _seed(config: Config, epoch: int) -> int:
     return int(np.random.SeedSequence([config.seed % 2**64, epoch]).generate_state(1, np.uint64)[0])
 
 
+def saved_epochs(out: Path) -> int:
+    """How many epochs the folder holds what it takes to go on from; 0 where it holds nothing such."""
+    path = out / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        return int(file.metadata()["epoch"])
+
+
+def _discard(out: Path, was_there: bool) -> None:
+    """Takes back a run that ended before its first epoch did: the same command can then be given again."""
+    for name in ("config.json", "metrics.jsonl", "model.safetensors"):
+        (out / name).unlink(missing_ok=True)
+    if not was_there:
+        with suppress(OSError):  # not yet made, or somebody put something there
+            out.rmdir()
+
+
 def train(
-    config: Config, dataset: data.Dataset, out: Path, device: torch.device, progress: Progress, resume: bool = False
+    config: Config, dataset: data.Dataset, out: Path, device: torch.device, watcher: Watcher, resume: bool = False
 ) -> list[dict[str, Any]]:
     """Trains and writes the run's files; under torchrun, data-parallel, the first process writing.
 
     The course is that of one process, whatever their number: each has its rows of the batch and of the batch's noise.
+    Training that is interrupted leaves a run that can be resumed, or, before its first epoch is done, nothing.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     torch.manual_seed(_seed(config, 0))
@@ -109,6 +143,7 @@ def train(
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         step = nn.parallel.DistributedDataParallel(objective)
+    was_there = out.exists()
     try:
         if rank == 0:
             runs.start(out, config, dataset.sample_shape, metrics)
@@ -116,6 +151,8 @@ def train(
             start = time.perf_counter()
             torch.manual_seed(_seed(config, epoch))
             total = torch.zeros((), device=device, dtype=torch.float64)
+            seen = 0
+            watcher.batch(epoch, seen)
             for whole in dataset.batches(config.batch_size, _seed(config, epoch)):
                 x = whole.tensor_split(world)[rank].to(device)
                 noise = objective.noise(len(whole), device).tensor_split(world, 1)[rank]
@@ -125,20 +162,32 @@ def train(
                 loss.backward()
                 optimizer.step()
                 total += loss.detach() * (len(whole) / world)
+                seen += len(whole)
+                watcher.batch(epoch, seen)
             if world > 1:
                 dist.all_reduce(total)
+            bound = -total.item() / len(dataset.train)
+            if not math.isfinite(bound):
+                kept = f"; {out} holds the {epoch - 1} before it" if epoch > 1 else ""
+                raise RunError(
+                    f"epoch {epoch}: the bound became {bound:g}{kept}; a smaller --lr or smaller values may help"
+                )
             if rank == 0:
                 row = {
                     "epoch": epoch,
-                    "train_bound": -total.item() / len(dataset.train),
+                    "train_bound": bound,
                     **evaluate(vae, dataset.test, config.num_samples, device),
                     "seconds": round(time.perf_counter() - start, 4),
                 }
                 metrics.append(row)
                 runs.finish_epoch(out, row, vae, optimizer)
-                progress(row)
+                watcher.finished(row)
         if world > 1:
             dist.barrier()  # the first process evaluates alone; one that ended before it would end its connection
+    except BaseException:
+        if rank == 0 and saved_epochs(out) == 0:
+            _discard(out, was_there)
+        raise
     finally:
         if world > 1:
             dist.destroy_process_group()

@@ -1,0 +1,105 @@
+"""What a trained model says of a data set: its bounds sample by sample, its codes, and the labels to look at them by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import data, functional
+from .data import Dataset
+from .model import VAE
+from .runs import RunError
+
+_MEASURED = 400  # test samples whose log p(x) is estimated
+CODED = 4000  # samples whose codes are looked at
+_CLASSES = 20  # that a map can hold apart
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the model says of test samples, in nats; each of shape (N,), but mu, logvar (M, L)."""
+
+    log_px: Tensor
+    elbo: Tensor
+    ess: Tensor
+    log_likelihood: Tensor
+    kl: Tensor
+    mu: Tensor
+    logvar: Tensor
+
+
+@torch.no_grad()
+def measure(vae: VAE, dataset: Dataset, num_samples: int) -> Measured:
+    device = next(vae.parameters()).device
+    generator = torch.Generator(device).manual_seed(0)
+    columns: list[tuple[Tensor, ...]] = []
+    for part in dataset.test[:_MEASURED].split(20):
+        x = Dataset.floats(part).to(device)
+        mu, logvar = vae.encode(x)
+        log_w = []
+        for done in range(0, num_samples, 250):
+            count = min(250, num_samples - done)
+            z = functional.reparameterize(mu, logvar, num_samples=count, generator=generator)
+            log_w.append(functional.log_weights(vae.decode_samples(z), x, z, mu, logvar, likelihood=vae.likelihood))
+        all_w = torch.cat(log_w).double()
+        # Bound and log p(x) of the same samples: so no gap is below 0.
+        elbo, kl = all_w.mean(0), functional.gaussian_kl(mu, logvar)
+        columns.append((functional.iwae_bound(all_w), elbo, functional.effective_sample_size(all_w), elbo + kl, kl))
+    enough = dataset.test if len(dataset.test) >= 2 else torch.cat((dataset.test, dataset.train))
+    encoded = [vae.encode(Dataset.floats(x).to(device)) for x in enough[:CODED].split(500)]
+    mu, logvar = (torch.cat(both).cpu() for both in zip(*encoded, strict=True))
+    log_px, elbo, ess, log_likelihood, kl = (torch.cat(c).cpu() for c in zip(*columns, strict=True))
+    measured = Measured(log_px, elbo, ess, log_likelihood, kl, mu, logvar)
+    if not all(torch.isfinite(t).all() for t in vars(measured).values()):
+        raise RunError("the model's bound or codes are not finite; its training diverged, or the data is not the run's")
+    return measured
+
+
+def labels(source: str, count: int) -> Sequence[Any] | None:
+    """The classes of a data set's samples in the order of its file: of the digits, of an .npz that holds them, of an IDX
+    file with the labels' file beside it, of images in several folders. None where there are none that fit."""
+    found: Any = None
+    path = Path(source)
+    if source == "digits":
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+        found = load_digits().target
+    elif path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in data.IMAGE_SUFFIXES)
+        found = [str(f.parent.relative_to(path)) for f in files]
+    elif path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            names = [n for n in ("y_train", "train_labels", "labels", "y", "target") if n in archive.files]
+            found = archive[names[0]] if names else None
+    else:
+        found = _idx_labels(path)
+    if found is None:
+        return None
+    array = np.asarray(found)
+    fits = array.shape == (count,) and array.dtype.kind in "biuU" and 2 <= len(np.unique(array)) <= _CLASSES
+    return array.tolist() if fits else None
+
+
+def _idx_labels(path: Path) -> Any:
+    """train-images-idx3-ubyte has its labels in train-labels-idx1-ubyte."""
+    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    if beside.name == path.name or not beside.is_file():
+        return None
+    try:
+        return data._read_idx(beside)
+    except Exception:  # gzip, struct and the like each have their own; a page without labels is a page
+        return None
+
+
+def test_labels(dataset: Dataset, codes: int) -> tuple[np.ndarray | None, list[str]]:
+    """Of the first test samples, as indices into the classes' names."""
+    count = len(dataset.train) + len(dataset.test)
+    if len(dataset.test) < codes or (given := labels(dataset.name, count)) is None:
+        return None, []
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # as data.load splits
+    names = sorted(set(given))
+    return np.array([names.index(given[k]) for k in order[:codes].tolist()]), [str(n) for n in names]

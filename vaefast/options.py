@@ -1,0 +1,226 @@
+"""What a person may say on the command line, in a file of settings, and the command that says what a run was."""
+
+import argparse
+import difflib
+import json
+import math
+import os
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .likelihoods import NAMES
+
+_LOADING = """\
+RUN/exported then holds two programs that need torch alone, for batches of any size:
+
+  encoder = torch.export.load("encoder.pt2").module()
+  decoder = torch.export.load("decoder.pt2").module()
+  mu, logvar = encoder(x)      x: (B, *sample shape), as the model was trained on it (images in [0, 1])
+  mean = decoder(mu)           E[x|z] for z of shape (B, latent_dim)
+"""
+
+
+def _positive(kind: type) -> Any:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise ValueError
+        return value
+
+    parse.__name__ = f"positive {kind.__name__}"
+    return parse
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError
+    return value
+
+
+_not_negative.__name__ = "float from 0 on"
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return tuple(_positive(int)(part) for part in text.split(",") if part)
+
+
+_sizes.__name__ = "list of positive int"
+
+
+def _ending(*suffixes: str) -> Any:
+    """A file to write: its name must end so, which keeps a slip of the pen off a run's own files."""
+
+    def parse(text: str) -> Path:
+        if not text.endswith(suffixes):
+            raise ValueError
+        return Path(text)
+
+    parse.__name__ = f"file name that ends in {' or '.join(suffixes)}"
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="vaefast", description="Train and examine variational autoencoders.")
+    top.add_argument("--version", action="version", version=f"vaefast {__version__}")
+    commands = top.add_subparsers(dest="command", required=True)
+
+    # What is not given is not there: the defaults are runs.Config's.
+    suppress = argparse.SUPPRESS
+    train = commands.add_parser("train", help="train a VAE and write a run folder", argument_default=suppress)
+    train.add_argument("--data", help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images")
+    train.add_argument("--likelihood", choices=NAMES, help="bernoulli")
+    train.add_argument("--objective", choices=("elbo", "iwae"), help="elbo")
+    train.add_argument("--train-samples", type=_positive(int), metavar="K", help="of z for each x, for iwae; 8")
+    train.add_argument("--gradient", choices=("standard", "stl", "dreg"), help="of iwae's encoder; standard")
+    train.add_argument("--model", choices=("mlp", "conv"), help="mlp")
+    train.add_argument("--latent-dim", type=_positive(int), help="16")
+    train.add_argument("--hidden-dims", type=_sizes, metavar="N,N,...", help="of the mlp; 400")
+    train.add_argument("--channels", type=_sizes, metavar="N,N,...", help="of the conv model; 32,64")
+    train.add_argument("--beta", type=_not_negative, help="weight of the KL; 1")
+    train.add_argument("--epochs", type=_positive(int), help="100")
+    train.add_argument("--batch-size", type=_positive(int), help="64")
+    train.add_argument("--lr", type=_positive(float), help="of Adam; 0.001")
+    train.add_argument("--seed", type=int, help="0")
+    train.add_argument("--num-samples", type=_positive(int), help="importance samples for each epoch's log p(x); 200")
+    train.add_argument("--device", default="auto")
+    train.add_argument(
+        "--config",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="settings from a .toml file or a run's config.json; what else is given here overrides them",
+    )
+    train.add_argument(
+        "--out", type=Path, default=None, help="a new folder; vaefast-run, vaefast-run-2, ... if not given"
+    )
+    train.add_argument(
+        "--resume", type=Path, default=None, metavar="RUN", help="go on with a run, to --epochs if that is given"
+    )
+    train.add_argument(
+        "--tensorboard", action="store_true", default=False, help="also write scalars for tensorboard --logdir RUN"
+    )
+
+    def of_a_run(name: str, help: str, **more: Any) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, **more)
+        command.add_argument("run", type=Path, metavar="RUN")
+        command.add_argument("--device", default="auto")
+        return command
+
+    evaluate = of_a_run("evaluate", "test ELBO, log p(x) and their gap of a run")
+    evaluate.add_argument("--data", help="instead of the run's")
+    evaluate.add_argument("--num-samples", type=_positive(int), default=5000, help="importance samples for log p(x)")
+    evaluate.add_argument("--json", action="store_true")
+
+    report = of_a_run("report", "one HTML page about a run: curves, pictures, codes, bounds, settings")
+    report.add_argument("--data", help="instead of the run's")
+    report.add_argument("--num-samples", type=_positive(int), default=500, help="importance samples for log p(x); 500")
+    report.add_argument("--out", type=_ending(".html"), metavar="FILE.html", help="RUN/report.html")
+
+    sample = of_a_run("sample", "pictures of what a run's model makes: E[x|z] for z drawn from the prior")
+    sample.add_argument("-n", type=_positive(int), default=64, help="how many; 64")
+    sample.add_argument("--seed", type=int, default=0, help="0")
+    sample.add_argument("--out", type=_ending(".png", ".npy"), default=Path("samples.png"), metavar="FILE",
+                        help="samples.png; a .npy file takes the numbers")  # fmt: skip
+
+    reconstruct = of_a_run(
+        "reconstruct", "your data beside what a run's model makes of it: E[x|z] at the mean of q(z|x)"
+    )
+    reconstruct.add_argument("files", nargs="+", type=Path, metavar="FILE",
+                             help="images, folders of images, or .npy, .npz or IDX files")  # fmt: skip
+    reconstruct.add_argument("--out", type=_ending(".png", ".npy"), default=Path("reconstructions.png"), metavar="FILE",
+                             help="reconstructions.png; a .npy file takes the numbers")  # fmt: skip
+
+    export = of_a_run("export", "a run's encoder and decoder as programs that need torch alone", epilog=_LOADING,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    export.add_argument("--out", type=Path, metavar="FOLDER", help="RUN/exported")
+
+    info = commands.add_parser("info", help="version and build")
+    info.add_argument("--json", action="store_true")
+    return top
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.suffix == ".toml":
+        if sys.version_info < (3, 11):
+            raise ValueError(f"--config {path}: reading TOML needs Python 3.11 or newer; write it as JSON")
+        import tomllib
+
+        load = tomllib.loads
+    else:
+        load = json.loads
+    try:
+        record = load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"--config {path}: no such file") from None
+    except (ValueError, RecursionError) as error:  # both decoders' errors, and that of bytes that are no text
+        raise ValueError(f"--config {path}: is not {path.suffix[1:] or 'json'} ({error})") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"--config {path}: expected names and values, got a {type(record).__name__}")
+    return record
+
+
+def read_settings(path: Path, config: type) -> dict[str, Any]:
+    """The settings of a file, each held to what its option takes. A path to data is relative to the file."""
+    commands = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    actions = {action.dest: action for action in commands.choices["train"]._actions}
+    kinds = {field.name: type(field.default) for field in fields(config)}
+    settings: dict[str, Any] = {}
+    for key, value in _read(path).items():
+        name = key.replace("-", "_")
+        if name in ("vaefast", "sample_shape"):  # what config.json says beyond the settings
+            continue
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds)}"
+            raise ValueError(f"--config {path}: {key!r} is no setting; {hint}")
+        action = actions[name]
+        parse: Any = action.type or str
+        try:
+            if kinds[name] is tuple:
+                settings[name] = parse(",".join(map(str, value if isinstance(value, list) else [value])))
+            elif isinstance(value, str) != (kinds[name] is str):
+                raise ValueError
+            else:
+                settings[name] = parse(str(value))
+            if action.choices is not None and settings[name] not in action.choices:
+                raise ValueError
+        except ValueError:
+            expected = "one of " + ", ".join(action.choices) if action.choices else parse.__name__
+            raise ValueError(f"--config {path}: {key} must be {expected}, got {value!r}") from None
+    if settings.get("data", "digits") != "digits":
+        settings["data"] = os.path.join(os.path.dirname(os.path.abspath(path)), settings["data"])
+    return settings
+
+
+def make_config(kind: type, given: dict[str, Any], settings: dict[str, Any]) -> Any:
+    """The Config of what was given on the command line and, beneath it, of a file's settings."""
+    if given.get("data", "digits") != "digits":
+        given = {**given, "data": os.path.abspath(given["data"])}
+    objective = given.get("objective", settings.get("objective", "elbo"))
+    if objective != settings.get("objective", objective):  # the file's other objective takes its own settings with it
+        settings = {k: v for k, v in settings.items() if k not in ("train_samples", "gradient", "beta")}
+    config = kind(**{**settings, **given})
+    if config.objective == "elbo" and ("train_samples" in given or config.train_samples != kind().train_samples):
+        raise ValueError("--train-samples is for --objective iwae")
+    if config.objective == "elbo" and config.gradient != "standard":
+        raise ValueError("--gradient is for --objective iwae")
+    if config.objective == "iwae" and config.beta != 1:
+        raise ValueError("--beta is for --objective elbo; the importance-weighted bound has no KL to weigh")
+    return config
+
+
+def command(config: Any) -> str:
+    """The command that trains the same again, for a shell."""
+    words = ["vaefast", "train"]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if value != field.default or field.name in ("data", "epochs", "seed"):
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            option = f"--{field.name.replace('_', '-')}"
+            words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return shlex.join(words)
