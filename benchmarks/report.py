@@ -180,11 +180,15 @@ Whole training steps (encoder, decoder, Adam), in samples per second:
 {training}"""
 
 
+def rewrite(text: str, begin: str, end: str, readme: Path = ROOT / "README.md") -> None:
+    """What stands between two markers of the README."""
+    whole = readme.read_text()
+    first, last = whole.index(begin) + len(begin), whole.index(end)
+    readme.write_text(whole[:first] + text + whole[last:])
+
+
 def write_readme(results: Results, files: str) -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    readme.write_text(text[:begin] + section(results, files) + text[end:])
+    rewrite(section(results, files), BEGIN, END)
 
 
 def load(path: Path) -> Results:
