@@ -1,0 +1,145 @@
+"""Random calls of vaefast: a term, a loss, or a sample, forward and backward."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaefast import ELBOLoss, _ops, likelihoods
+from vaefast import functional as VF
+
+from ._draw import ARITY, Call, Draw
+
+
+def laplace(mean: Tensor, x: Tensor, log_scale: Tensor, target_scale: float, **options) -> Tensor:
+    return likelihoods.Laplace(target_scale=target_scale).log_prob((mean, log_scale), x, **options)
+
+
+def continuous_bernoulli(logits: Tensor, x: Tensor, target_scale: float, **options) -> Tensor:
+    return likelihoods.ContinuousBernoulli(target_scale).log_prob(logits, x, **options)
+
+
+CALLS: dict[str, Callable[..., Tensor]] = {
+    "gaussian_kl": VF.gaussian_kl,
+    "gaussian_kl_pair": VF.gaussian_kl,
+    "bernoulli": VF.bernoulli_log_likelihood,
+    "bernoulli_probs": VF.bernoulli_probs_log_likelihood,
+    "gaussian": VF.gaussian_log_likelihood,
+    "laplace": laplace,
+    "continuous_bernoulli": continuous_bernoulli,
+}
+
+
+def term(draw: Draw) -> Call:
+    call, note = draw.call, draw.note
+    name, dtype, shape = note("term", draw.pick(list(ARITY))), draw.dtype(), note("shape", draw.shape())
+    batch_dims = note("batch_dims", int(draw.rng.integers(len(shape) + 1)))
+    options = {
+        "batch_dims": batch_dims,
+        "reduction": note("reduction", draw.pick(["none", "sum", "mean", "elementwise"])),
+    }
+    inputs, scale = draw.operands(name, shape, dtype)
+    mask = None
+    if not name.startswith("gaussian_kl"):
+        mask = draw.mask(shape)
+        options |= {"mask": mask, "target_scale": scale}
+    draw.use(name, inputs, int(np.prod(shape[:batch_dims])), mask, scale)
+    wanted = draw.require(inputs)
+    for each in wanted:
+        each.tensor.requires_grad_()
+    call.once = options["reduction"] in ("none", "elementwise")
+    _ops.set_cpu_isa(draw.isa)
+    draw.backward({"value": CALLS[name](*(i.tensor for i in inputs), **options)}, wanted)
+    return call
+
+
+def loss(draw: Draw) -> Call:
+    call, note, rng = draw.call, draw.note, draw.rng
+    name = note("likelihood", draw.pick([t for t in ARITY if not t.startswith("gaussian_kl")]))
+    dtype = draw.dtype()
+    shape = draw.shape(1)
+    latent_shape = (shape[0], *draw.shape(0, 2))
+    inputs, scale = draw.operands(name, shape, dtype)
+    mask = draw.mask(shape)
+    draw.use(name, inputs, shape[0], mask, scale)
+    given = note("prior", draw.chance(0.3))
+    own = torch.float32 if dtype != torch.float64 and draw.chance(0.2) else dtype
+    latent = [
+        draw.input(each, draw.values(latent_shape, "real").to(own))
+        for each in ("mu", "logvar", "prior_mu", "prior_logvar")[: 4 if given else 2]
+    ]
+    draw.use("gaussian_kl_pair" if given else "gaussian_kl", latent, shape[0], None, 1.0)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    extra = {}
+    if draw.chance(0.3):
+        extra["weight"] = draw.input("weight", torch.from_numpy(rng.random(shape[0]) * 3).to(wide))
+    beta = note("beta", draw.pick([1.0, 1.0, 0.0, 0.25, 4.0]))
+    if draw.chance(0.2):
+        extra["beta"] = draw.input("beta", torch.tensor(beta, dtype=wide))
+    parts = note("parts", draw.chance(0.2))
+    likelihood = {"laplace": likelihoods.Laplace, "continuous_bernoulli": likelihoods.ContinuousBernoulli}.get(name)
+    options = {"reduction": note("reduction", draw.pick(["mean", "mean", "sum", "none"])), "beta": beta}
+    if likelihood:
+        criterion = ELBOLoss(likelihood(target_scale=scale), **options)
+    else:
+        criterion = ELBOLoss(name, target_scale=scale, **options)
+    wanted = draw.require([*inputs, *latent, *extra.values()])
+    for each in wanted:
+        each.tensor.requires_grad_()
+    first, x, *second = (i.tensor for i in inputs)
+    call.once = options["reduction"] == "none"
+    _ops.set_cpu_isa(draw.isa)
+    out = criterion(
+        (first, *second) if second else first, x, latent[0].tensor, latent[1].tensor,
+        **{i.name: i.tensor for i in [*latent[2:], *extra.values()]}, mask=mask, return_parts=parts,
+    )  # fmt: skip
+    draw.backward({"loss": out[0] if parts else out}, wanted)
+    if parts:
+        call.outputs |= {each: getattr(out[1], each).detach() for each in ("log_likelihood", "kl", "elbo")}
+    return call
+
+
+def sample(draw: Draw) -> Call:
+    """reparameterize or rsample_kl, with noise that is given or drawn."""
+    call, note = draw.call, draw.note
+    dtype = draw.dtype()
+    kl, shape = note("kl", draw.chance(0.5)), note("shape", draw.shape(0, 4))
+    given = kl and note("prior", draw.chance(0.3))
+    count = None if kl else note("num_samples", draw.pick([None, None, 0, 1, 3]))
+    latent = [
+        draw.input(each, draw.values(shape, "real").to(dtype))
+        for each in ("mu", "logvar", "prior_mu", "prior_logvar")[: 4 if given else 2]
+    ]
+    batch_dims = note("batch_dims", int(draw.rng.integers(len(shape) + 1)))
+    if kl:
+        rows = int(np.prod(shape[:batch_dims]))
+        draw.use("gaussian_kl_pair" if given else "gaussian_kl", latent, rows, None, 1.0)
+    z_shape = shape if count is None else (count, *shape)
+    _ops.set_cpu_isa(draw.isa)
+    inputs, options = list(latent), {}
+    if note("eps given", draw.chance(0.5)):
+        eps = draw.input("eps", draw.values(z_shape, "real").to(torch.from_numpy(np.zeros(0, call.compute)).dtype))
+        inputs.append(eps)
+        options["eps"] = eps.tensor
+        call.upstream["eps"] = eps.wide
+    else:  # the noise itself: what samples of N(0, 1) are
+        seed, zero = int(draw.rng.integers(2**31)), torch.zeros(shape)
+        noise = VF.reparameterize(zero, zero, num_samples=count, generator=torch.Generator().manual_seed(seed))
+        call.upstream["eps"] = noise.double().numpy().ravel()
+        options["generator"] = torch.Generator().manual_seed(seed)
+    wanted = draw.require(inputs)
+    for each in wanted:
+        each.tensor.requires_grad_()
+    tensors = [i.tensor for i in latent]
+    if kl:
+        z, sums = VF.rsample_kl(*tensors, **options, batch_dims=batch_dims)
+    else:
+        z, sums = VF.reparameterize(*tensors, **options, num_samples=count), None
+    draw.backward({"z": z} if sums is None else {"z": z, "kl": sums}, wanted)
+    return call
+
+
+def make(seed: int, index: int) -> Call:
+    draw = Draw(seed, index)
+    return {"term": term, "loss": loss, "sample": sample}[draw.call.kind](draw)
