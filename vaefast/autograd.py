@@ -147,7 +147,7 @@ class ElboLoss(torch.autograd.Function):
         weight_grad = row * (beta * kl - fit) if ctx.weight_and_beta_needed[0] and row is not None else None
         beta_grad = None
         if ctx.weight_and_beta_needed[1] and row is not None:
-            beta_grad = row * (kl if weight is None else weight * kl).sum()
+            beta_grad = (row * (kl if weight is None else weight * kl)).sum()  # 0 for no samples
         grads = _swept_loss(likelihood, fit_operands, latent, *options, upstream, ctx.needed)
         return (None,) * 8 + (weight_grad, beta_grad, *grads)
 

@@ -65,7 +65,9 @@ def gaussian(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
 
 
 def laplace(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
-    distance = (x - mean).abs()
+    difference = x - mean
+    sign = torch.where(difference > 0, 1.0, torch.where(difference < 0, -1.0, difference)).detach()  # NaN stays NaN
+    distance = difference * sign
     precision = torch.exp(-torch.where(distance == 0, 0.0, log_scale))  # no error, whatever the scale
     return -(math.log(2) + log_scale + distance * precision)
 

@@ -59,7 +59,7 @@ VAEFAST_HD float exp_reduced(float y, uint32_t& exponent) {
   return r + r * r * p;
 }
 
-// exp(x) for every float: 0 below -104, subnormal results rounded once, +inf above 88.72, NaN for NaN. 1 ULP.
+// exp(x) for every float: 0 below -104, subnormal results rounded once, +inf above 88.72, NaN for NaN. 1.02 ULP.
 VAEFAST_HD float exp(float x) {
   float y = x < -104.0f ? -104.0f : x;
   y = y > 89.0f ? 89.0f : y;
@@ -141,7 +141,7 @@ VAEFAST_HD T log1m(T p) {
 }
 
 // phi(x) = exp(x) - 1 - x >= 0 and expm1(x), which the Gaussian KL and its gradient need together: near 0 a series,
-// because subtracting nearly equal numbers loses every digit there. phi 2.5 ULP, expm1 1.6 ULP.
+// because subtracting nearly equal numbers loses every digit there. phi 3.4 ULP, expm1 1.6 ULP.
 template <class T>
 VAEFAST_HD bool near_zero(T x) {
   return x > T(-1) && x < T(1.75);
@@ -167,7 +167,7 @@ VAEFAST_HD T phi(T x) {
 VAEFAST_HD float expm1(float x) { return x > -1.0f && x < 1.1f ? x + phi_series(x) : exp(x) - 1.0f; }
 VAEFAST_HD double expm1(double x) { return ::expm1(x); }
 
-// log((x / 2) / sinh(x / 2)) and its derivative, 1 / x - coth(x / 2) / 2, for |x| <= 1. 1 ULP each.
+// log((x / 2) / sinh(x / 2)) and its derivative, 1 / x - coth(x / 2) / 2, for |x| <= 1. 2.4 and 1.9 ULP.
 VAEFAST_HD float log_x_by_sinh(float x, float& slope) {
   const float w = x * x;
   slope = x * polynomial(w, -0.083333336f, {0.0013888839f, -3.3043867e-05f, 7.8639584e-07f});  // 2^-24.8

