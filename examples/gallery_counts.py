@@ -43,7 +43,7 @@ class LogMean(nn.Linear):
 
     def forward(self, z: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         log_mean = super().forward(z)
-        return log_mean if self.log_count is None else (log_mean, self.log_count.expand_as(log_mean))
+        return log_mean if self.log_count is None else (log_mean, self.log_count)
 
 
 def fit(likelihood: str, train: Tensor, test: Tensor, epochs: int) -> tuple[vaefast.VAE, list[float]]:

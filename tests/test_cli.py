@@ -224,6 +224,7 @@ def test_bad_input_is_one_line_and_touches_nothing(tmp_path, digits, capsys, mon
         assert len([line for line in error.splitlines() if line.startswith("vaefast ")]) == 1
     for arguments in (
         ["train", "--epochs", "0"],
+        ["train", "--seed", str(10**30)],
         ["train", "--beta", "-1"],
         ["train", "--likelihood", "x"],
         ["fly"],
@@ -494,7 +495,7 @@ def test_settings_of_a_toml_file(tmp_path):
     ("a.json", '{"epochs": 0}', "epochs must be positive int, got 0"),
     ("a.json", '{"epochs": 1.5}', "epochs must be positive int, got 1.5"),
     ("a.json", '{"lr": true}', "lr must be positive float, got True"),
-    ("a.json", '{"seed": null}', "seed must be int, got None"),
+    ("a.json", '{"seed": null}', "seed must be int of 64 bits, got None"),
     ("a.json", '{"model": "cnn"}', "model must be one of mlp, conv, got 'cnn'"),
     ("a.json", '{"hidden_dims": [4, "x"]}', "hidden_dims must be list of positive int"),
     ("a.json", '{"beta": -1}', "beta must be float from 0 on, got -1"),

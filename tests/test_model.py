@@ -183,3 +183,28 @@ def test_generators(call):
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(first, second)
     assert torch.equal(call(vae, x, generator=generator.manual_seed(4)).detach(), first)
+
+
+def test_a_parameter_that_all_samples_share():
+    """One dispersion for every gene: the decoder returns it as it is, and log p(x) takes it as the loss does."""
+
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean, self.log_scale = nn.Linear(3, 11), nn.Parameter(torch.tensor([-0.5]))
+
+        def forward(self, z):
+            return self.mean(z), self.log_scale
+
+    vae = vaefast.VAE(nn.Linear(11, 6), Decoder(), likelihood=likelihoods.Gaussian())
+    x = torch.randn(5, 11)
+    assert vae.loss(x).isfinite()
+    log_px = vae.log_likelihood(x, 400, generator=torch.Generator().manual_seed(0))
+    expanded = vaefast.VAE(vae.encoder, nn.Sequential(vae.decoder, Expand()), likelihood=likelihoods.Gaussian())
+    torch.testing.assert_close(log_px, expanded.log_likelihood(x, 400, generator=torch.Generator().manual_seed(0)))
+
+
+class Expand(nn.Module):
+    def forward(self, parameters):
+        mean, log_scale = parameters
+        return mean, log_scale.expand(mean.shape)

@@ -180,9 +180,12 @@ class VAE(nn.Module):
     def decode_samples(self, z: Tensor) -> Any:
         """The likelihood's parameters given z of shape (K, B, L), with K and B in front: what IWAELoss takes."""
         recon_x = self.decode(z.flatten(0, 1))
-        if isinstance(recon_x, Tensor):
-            return recon_x.unflatten(0, z.shape[:2])
-        return tuple(t.unflatten(0, z.shape[:2]) for t in recon_x)
+        count = z.shape[0] * z.shape[1]
+
+        def split(t: Tensor) -> Tensor:  # but not a parameter that all samples share
+            return t.unflatten(0, z.shape[:2]) if t.dim() and t.shape[0] == count else t
+
+        return split(recon_x) if isinstance(recon_x, Tensor) else tuple(split(t) for t in recon_x)
 
     @torch.no_grad()
     def posterior_gap(

@@ -45,6 +45,16 @@ def _not_negative(text: str) -> float:
 _not_negative.__name__ = "float from 0 on"
 
 
+def _seed(text: str) -> int:
+    value = int(text)
+    if not -(2**63) <= value < 2**64:  # what torch.manual_seed takes
+        raise ValueError
+    return value
+
+
+_seed.__name__ = "int of 64 bits"
+
+
 def _sizes(text: str) -> tuple[int, ...]:
     return tuple(_positive(int)(part) for part in text.split(",") if part)
 
@@ -85,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=_positive(int), help="100")
     train.add_argument("--batch-size", type=_positive(int), help="64")
     train.add_argument("--lr", type=_positive(float), help="of Adam; 0.001")
-    train.add_argument("--seed", type=int, help="0")
+    train.add_argument("--seed", type=_seed, help="0")
     train.add_argument("--num-samples", type=_positive(int), help="importance samples for each epoch's log p(x); 200")
     train.add_argument("--device", default="auto")
     train.add_argument(
@@ -123,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
 
     sample = of_a_run("sample", "pictures of what a run's model makes: E[x|z] for z drawn from the prior")
     sample.add_argument("-n", type=_positive(int), default=64, help="how many; 64")
-    sample.add_argument("--seed", type=int, default=0, help="0")
+    sample.add_argument("--seed", type=_seed, default=0, help="0")
     sample.add_argument("--out", type=_ending(".png", ".npy"), default=Path("samples.png"), metavar="FILE",
                         help="samples.png; a .npy file takes the numbers")  # fmt: skip
 
