@@ -1,0 +1,102 @@
+"""Defects that the test command must see: each is put into a copy of the tree, and of the tests that it runs those that are
+named with the defect must fail. Quick: only that the places of all defects are still there."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.native import ROOT
+
+from . import Row
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: str
+
+    @property
+    def found(self) -> bool:
+        return (ROOT / self.file).read_text().count(self.right) == 1
+
+
+TERMS, LOSSES = "tests/test_terms.py", "tests/test_losses.py"
+MUTANTS = (
+    # formulas
+    Mutant("a sign", "csrc/math/terms.h", "d[0] = logit >= T(0) ? q - miss", "d[0] = logit >= T(0) ? q + miss", TERMS),
+    Mutant("a factor", "csrc/math/terms.h", "d[1] = T(0.5) * math::expm1(logvar)", "d[1] = math::expm1(logvar)", TERMS),
+    Mutant("a constant", "csrc/math/terms.h", "T(math::kLog2Pi) + logvar", "logvar", TERMS),
+    Mutant("a guard", "csrc/math/terms.h", "miss == T(0) ? T(0) : size;", "size;", "tests/test_numerics.py"),
+    Mutant("a clamp", "csrc/math/terms.h", "log_p < T(-100) ? T(-100)", "log_p < T(-99) ? T(-99)", "tests/test_numerics.py"),
+    # loops, tiles and sums
+    Mutant("one row short", "csrc/cpu/tiles.h", "(a.rows + rows_per_tile - 1) / rows_per_tile", "a.rows / rows_per_tile", TERMS),
+    Mutant("a layout taken for another", "csrc/cpu/tiles.h", "(t.rows == 1 || v.row_stride == t.cols)", "true", TERMS),
+    Mutant("a weight ignored", "csrc/cpu/tiles.h", "if (!uniform && computed > 0)", "if (false)", TERMS),
+    Mutant("a mask without its gradients", "csrc/cpu/tiles.h", "for (int k = 0; k < computed; ++k) loops_.keep", "for (int k = 1; k < computed; ++k) loops_.keep", LOSSES),
+    Mutant("a tail dropped", "csrc/cpu/loops.inl", "  for (; i < n; ++i) rest += double(x[i]);", "", TERMS),
+    Mutant("a scale ignored", "csrc/cpu/loops.inl", "to[i] = T(widen(from[i])) * factor;", "to[i] = T(widen(from[i]));", LOSSES),
+    Mutant("a missing load of nothing", "csrc/cpu/loops.inl", "n == 0 ? T(0) : ", "", "tests/test_noise.py"),
+    # noise
+    Mutant("nine rounds", "csrc/cpu/loops.inl", "round < 10; ++round", "round < 9; ++round", "tests/test_noise.py"),
+    Mutant("noise from the tile", "csrc/cpu/tiles.h", "uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col)", "uint64_t(t.col)", "tests/test_noise.py"),
+    Mutant("one key for all", "csrc/ops/cpu.cpp", "words[0] = int64_t(g->random64());", "words[0] = 42;", "tests/test_noise.py"),
+    # operators and autograd
+    Mutant("the sum for the mean", "csrc/ops/ops.cpp", "return 1.0 / double(rows);", "return 1.0;", LOSSES),
+    Mutant("beta dropped", "csrc/ops/ops.cpp", "kl.set_coef(scale * beta, kl_weight);", "kl.set_coef(scale, kl_weight);", LOSSES),
+    Mutant("upstream ignored", "csrc/ops/autograd.cpp", "      scale.call(grads, grad);\n", "", LOSSES),
+    Mutant("gradients given away twice", "csrc/ops/autograd.cpp", 'ctx->saved_data["spent"] = true;', "", LOSSES),
+    Mutant("a second pass over constants", "vaefast/_vjp.py", "    if torch.compiler.is_compiling():\n        return False\n", "", "tests/test_compose.py -k double_backward"),
+    Mutant("transforms unseen", "vaefast/_paths.py", "in _ops.DEVICES and not transformed()", "in _ops.DEVICES", "tests/test_compose.py -k eager"),
+    # objectives
+    Mutant("log K", "vaefast/objectives.py", "return log_w.logsumexp(0) - math.log(log_w.shape[0])", "return log_w.logsumexp(0)", "tests/test_objectives.py"),
+    Mutant("dreg for standard", "vaefast/iwae.py", "if self.gradient == \"dreg\" and z.requires_grad", "if False and z.requires_grad", "tests/test_objectives.py"),
+    Mutant("free bits of each element", "vaefast/kl.py", "means.clamp(min=free_bits).sum()", "kl.clamp(min=free_bits).sum(1).mean()", "tests/test_objectives.py tests/test_losses.py"),
+    # runs
+    Mutant("a run without its optimizer", "vaefast/runs.py", "    optimizer.load_state_dict(record)\n", "", "tests/test_distributed.py -k exact"),
+)  # fmt: skip
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    places = [mutant.name for mutant in MUTANTS if not mutant.found]
+    yield Row("places of defects that are gone", ", ".join(places) or f"0 of {len(MUTANTS)}", "0", not places)
+    if quick:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        ignored = shutil.ignore_patterns("__pycache__", ".git", "build", "*.egg-info")
+        shutil.copytree(ROOT, tree, ignore=ignored, dirs_exist_ok=True)
+        survivors = [mutant.name for mutant in MUTANTS if mutant.found and not killed(mutant, tree)]
+    seen = len(MUTANTS) - len(places) - len(survivors)
+    yield Row("defects that the tests see", f"{seen} of {len(MUTANTS)}{': not ' * bool(survivors)}{', '.join(survivors)}",
+              f"{len(MUTANTS)} of {len(MUTANTS)}", seen == len(MUTANTS))  # fmt: skip
+
+
+def killed(mutant: Mutant, tree: Path) -> bool:
+    """Whether a test fails; a defect that does not compile is a mistake of this file."""
+    file = tree / mutant.file
+    right = file.read_text()
+    file.write_text(right.replace(mutant.right, mutant.wrong))
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    try:
+        build(mutant, tree)
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests.split()]
+        run = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+        print(f"{mutant.name}: {run.stdout.splitlines()[-1] if run.stdout else run.returncode}", file=sys.stderr)
+        return run.returncode not in (0, 5)  # 5: no test was run
+    finally:
+        file.write_text(right)
+        build(mutant, tree)
+
+
+def build(mutant: Mutant, tree: Path) -> None:
+    if mutant.file.startswith("csrc"):
+        command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+        subprocess.run(command, cwd=tree, check=True, capture_output=True)
