@@ -24,7 +24,8 @@ struct Deviation {
   VAEFAST_HD Deviation(T difference, T logvar) {
     const bool whole = logvar > T(-80) && logvar < T(80);
     const T e = math::exp(logvar * (whole ? T(-1) : T(-0.5)));
-    const T factor = difference == T(0) && e == T(INFINITY) ? T(0) : e;
+    const T bounded = e == T(INFINITY) ? T(0) : e;  // two selections, which vectorize where one of both did not
+    const T factor = difference == T(0) ? bounded : e;
     const T r = difference * factor;
     squared = r * (whole ? difference : r);
     slope = r * (whole ? T(1) : factor);
