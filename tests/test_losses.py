@@ -1,6 +1,7 @@
 """ELBOLoss against the losses that people write, and its own options against their definitions."""
 
 import copy
+import math
 import pickle
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import vaefast
-from vaefast import ELBOLoss, likelihoods
+from vaefast import ELBOLoss, likelihoods, reference
 from vaefast import functional as VF
 
 SHAPES = [((128, 784), (128, 20)), ((7, 1, 8, 8), (7, 4)), ((33, 3, 10, 10), (33, 2, 5, 5))]
@@ -466,3 +467,37 @@ def test_a_gradient_changed_in_place_does_not_spoil_a_retained_graph():
         expected = first.clone()
         first.zero_()
         torch.testing.assert_close(torch.autograd.grad(loss, args[2])[0], expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("parts", [False, True])
+def test_beta_as_a_number(reduction, weighted, parts):
+    """Of the module and of the call, in value and gradients, against the plain formula in float64."""
+    recon_x, x, mu, logvar = torch.randn(7, 20), torch.rand(7, 20), torch.randn(7, 4), torch.randn(7, 4)
+    weight = torch.rand(7) if weighted else None
+    for criterion, options in (
+        (ELBOLoss(beta=0.3, reduction=reduction), {}),
+        (ELBOLoss(beta=5.0, reduction=reduction), {"beta": 0.3}),
+    ):
+        leaves = [t.clone().requires_grad_() for t in (recon_x, mu, logvar)]
+        loss = criterion(leaves[0], x, *leaves[1:], weight=weight, return_parts=parts, **options)
+        loss = loss[0] if parts else loss
+        exact = [t.double().requires_grad_() for t in (recon_x, mu, logvar)]
+        expected = 0.3 * reference.gaussian_kl(*exact[1:]).sum(1) - reference.bernoulli(exact[0], x.double()).sum(1)
+        expected = expected if weight is None else weight.double() * expected
+        expected = {"mean": expected.mean(), "sum": expected.sum(), "none": expected}[reduction]
+        torch.testing.assert_close(loss.double(), expected, rtol=2e-6, atol=1e-6)
+        for g, e in zip(
+            torch.autograd.grad(loss.sum(), leaves), torch.autograd.grad(expected.sum(), exact), strict=True
+        ):
+            torch.testing.assert_close(g.double(), e, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("batch", [3, 2000])
+def test_infinite_logits(isa, batch):
+    """One that is right costs nothing, one that is wrong everything."""
+    inf = math.inf
+    logits = torch.tensor([[inf], [-inf], [inf], [-inf]]).repeat(1, batch)
+    x = torch.tensor([[1.0], [0.0], [0.0], [1.0]]).repeat(1, batch)
+    assert torch.equal(VF.bernoulli_log_likelihood(logits, x), torch.tensor([0.0, 0.0, -inf, -inf]))

@@ -34,7 +34,7 @@ MUTANTS = (
     Mutant("a sign", "csrc/math/terms.h", "d[0] = logit >= T(0) ? q - miss", "d[0] = logit >= T(0) ? q + miss", TERMS),
     Mutant("a factor", "csrc/math/terms.h", "d[1] = T(0.5) * math::expm1(logvar)", "d[1] = math::expm1(logvar)", TERMS),
     Mutant("a constant", "csrc/math/terms.h", "T(math::kLog2Pi) + logvar", "logvar", TERMS),
-    Mutant("a guard", "csrc/math/terms.h", "miss == T(0) ? T(0) : size;", "size;", "tests/test_numerics.py"),
+    Mutant("a guard", "csrc/math/terms.h", "miss == T(0) ? T(0) : size;", "size;", LOSSES),
     Mutant("a clamp", "csrc/math/terms.h", "log_p < T(-100) ? T(-100)", "log_p < T(-99) ? T(-99)", "tests/test_numerics.py"),
     # loops, tiles and sums
     Mutant("one row short", "csrc/cpu/tiles.h", "(a.rows + rows_per_tile - 1) / rows_per_tile", "a.rows / rows_per_tile", TERMS),
