@@ -12,9 +12,14 @@ _REBUILD = "Install vaefast again in this environment: pip install --no-build-is
 try:
     from ._built_for import TORCH as _BUILT_FOR
 except ImportError:
+    _here = os.path.dirname(__file__)
+    if os.path.exists(os.path.join(os.path.dirname(_here), "setup.py")):
+        _REBUILD = (
+            "These are vaefast's sources, which Python finds before an installed vaefast while it runs in their folder: "
+            "run it elsewhere, or compile in place: pip install --no-build-isolation -e ."
+        )
     raise ImportError(
-        f"vaefast's compiled library is missing from {os.path.dirname(__file__)} (torch {torch.__version__} is running). "
-        f"{_REBUILD}, or -e . if that is the source folder."
+        f"vaefast's compiled library is missing from {_here} (torch {torch.__version__} is running). {_REBUILD}"
     ) from None
 
 _MISMATCH = f"vaefast was compiled for torch {_BUILT_FOR}, but torch {torch.__version__} is running. {_REBUILD}"

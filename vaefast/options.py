@@ -83,21 +83,25 @@ def parser() -> argparse.ArgumentParser:
     suppress = argparse.SUPPRESS
     train = commands.add_parser("train", help="train a VAE and write a run folder", argument_default=suppress)
     train.add_argument("--data", help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images")
-    train.add_argument("--likelihood", choices=NAMES, help="bernoulli")
-    train.add_argument("--objective", choices=("elbo", "iwae"), help="elbo")
-    train.add_argument("--train-samples", type=_positive(int), metavar="K", help="of z for each x, for iwae; 8")
-    train.add_argument("--gradient", choices=("standard", "stl", "dreg"), help="of iwae's encoder; standard")
-    train.add_argument("--model", choices=("mlp", "conv"), help="mlp")
-    train.add_argument("--latent-dim", type=_positive(int), help="16")
-    train.add_argument("--hidden-dims", type=_sizes, metavar="N,N,...", help="of the mlp; 400")
-    train.add_argument("--channels", type=_sizes, metavar="N,N,...", help="of the conv model; 32,64")
-    train.add_argument("--beta", type=_not_negative, help="weight of the KL; 1")
-    train.add_argument("--epochs", type=_positive(int), help="100")
-    train.add_argument("--batch-size", type=_positive(int), help="64")
-    train.add_argument("--lr", type=_positive(float), help="of Adam; 0.001")
-    train.add_argument("--seed", type=_seed, help="0")
-    train.add_argument("--num-samples", type=_positive(int), help="importance samples for each epoch's log p(x); 200")
-    train.add_argument("--device", default="auto")
+    train.add_argument("--likelihood", choices=NAMES, help="default: bernoulli")
+    train.add_argument("--objective", choices=("elbo", "iwae"), help="default: elbo")
+    train.add_argument(
+        "--train-samples", type=_positive(int), metavar="K", help="of z for each x, for iwae; default: 8"
+    )
+    train.add_argument("--gradient", choices=("standard", "stl", "dreg"), help="of iwae's encoder; default: standard")
+    train.add_argument("--model", choices=("mlp", "conv"), help="default: mlp")
+    train.add_argument("--latent-dim", type=_positive(int), help="default: 16")
+    train.add_argument("--hidden-dims", type=_sizes, metavar="N,N,...", help="of the mlp; default: 400")
+    train.add_argument("--channels", type=_sizes, metavar="N,N,...", help="of the conv model; default: 32,64")
+    train.add_argument("--beta", type=_not_negative, help="weight of the KL; default: 1")
+    train.add_argument("--epochs", type=_positive(int), help="default: 100")
+    train.add_argument("--batch-size", type=_positive(int), help="default: 64")
+    train.add_argument("--lr", type=_positive(float), help="of Adam; default: 0.001")
+    train.add_argument("--seed", type=_seed, help="default: 0")
+    train.add_argument(
+        "--num-samples", type=_positive(int), help="importance samples for each epoch's log p(x); default: 200"
+    )
+    train.add_argument("--device", default="auto", help="such as cuda:1; default: auto, a GPU where there is one")
     train.add_argument(
         "--config",
         type=Path,
