@@ -37,8 +37,10 @@ def phi(x: Tensor) -> Tensor:
 
 def _standardized(difference: Tensor, logvar: Tensor) -> Tensor:
     """difference / sigma, and 0 for no difference also where sigma is 0."""
-    precision_root = torch.exp(-0.5 * logvar)
-    return difference * torch.where((difference == 0) & precision_root.isinf(), 0.0, precision_root)
+    lost = (difference == 0) & torch.exp(-0.5 * logvar).isinf()
+    return difference * torch.exp(
+        -0.5 * torch.where(lost, 0.0, logvar)
+    )  # replaced before exp, whose gradient is 0 * inf
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -83,8 +85,8 @@ def continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     cost = torch.where(size.isinf() & (miss == 0), 0.0, size) * miss
     finite = torch.where(size.isinf(), 1.0, size)
     log_c = torch.where(size.isinf(), size.detach(), torch.log(-finite / torch.expm1(-finite)))
-    far = torch.where(cost.isinf(), -cost, log_c - cost)
-    return torch.where(near, (x - 0.5) * logits + series * y * y, far)
+    far = torch.where(cost.isinf(), 0.0, log_c) - cost
+    return torch.where(near, (x - 0.5) * y + series * y * y, far)
 
 
 TERMS: dict[str, Callable[..., Tensor]] = {

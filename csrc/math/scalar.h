@@ -72,7 +72,7 @@ VAEFAST_HD float exp(float x) {
 }
 VAEFAST_HD double exp(double x) { return ::exp(x); }
 
-// exp(x) for x <= 0 and NaN, cheaper: 2^k is made 2^64 too high, where it is normal for every k.
+// exp(x) for x <= 0 and NaN, cheaper: 2^k is made 2^64 too high, where it is normal for every k. 1.02 ULP.
 VAEFAST_HD float exp_nonpositive(float x) {
   const float y = x < -104.0f ? -104.0f : x;
   uint32_t exponent;
@@ -94,18 +94,28 @@ VAEFAST_HD float divide(float a, float b) {
 }
 VAEFAST_HD double divide(double a, double b) { return a / b; }
 
+// What rounding took from the difference = a - b, exactly (Knuth's two-sum); NaN where one of them is infinite.
+template <class T>
+VAEFAST_HD T rounding_of_difference(T a, T b, T difference) {
+  const T part = a - difference;  // b as the difference has it
+  return (a - (difference + part)) + (part - b);
+}
+
 // a b + log1p(e) for a, b >= 0 and 0 <= e <= 1. The logarithm is not rounded by itself: with a fused multiply-add its
-// largest part is added last; without one, what rounding takes from it is added to the product.
+// largest part is added last; without one, what rounding takes from the sums is added at the end.
 VAEFAST_HD float add_log1p(float a, float b, float e) {
   // (log1p(e) - e) / e^2, 2^-27.5
-  const float p = polynomial(
-      e, -0.4999993f,
-      {0.33330464f, -0.24958019f, 0.19692102f, -0.1534488f, 0.10661128f, -0.05745723f, 0.020086242f, -0.0032904686f});
+  constexpr float c0 = -0.4999993f;
+  constexpr float c[] = {0.33330464f, -0.24958019f, 0.19692102f,  -0.1534488f,
+                         0.10661128f, -0.05745723f, 0.020086242f, -0.0032904686f};
 #if defined(VAEFAST_FMA)
-  return (a * b + e * e * p) + e;
+  return (a * b + e * e * polynomial(e, c0, c)) + e;
 #else
-  const float tail = e * e * p, log1p = e + tail;
-  return (a * b + ((e - log1p) + tail)) + log1p;
+  const float square = e * e, half = c0 * square, largest = e + half;
+  const float rest = square * (e * in_pairs(e, c)) + ((e - largest) + half), log1p = largest + rest;
+  const float product = a * b, sum = product + log1p;
+  const float lost = rounding_of_difference(product, -log1p, sum) + ((largest - log1p) + rest);
+  return sum + (abs(sum) < INFINITY ? lost : 0.0f);
 #endif
 }
 VAEFAST_HD double add_log1p(double a, double b, double e) { return a * b + ::log1p(e); }
@@ -141,7 +151,7 @@ VAEFAST_HD T log1m(T p) {
 }
 
 // phi(x) = exp(x) - 1 - x >= 0 and expm1(x), which the Gaussian KL and its gradient need together: near 0 a series,
-// because subtracting nearly equal numbers loses every digit there. phi 3.4 ULP, expm1 1.6 ULP.
+// because subtracting nearly equal numbers loses every digit there. phi 3.4 ULP, expm1 1.62 ULP.
 template <class T>
 VAEFAST_HD bool near_zero(T x) {
   return x > T(-1) && x < T(1.75);

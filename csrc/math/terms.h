@@ -53,12 +53,18 @@ struct GaussianKlPair {
   template <class T>
   VAEFAST_HD static T evaluate(T mu, T logvar, T prior_mu, T prior_logvar, T* d) {
     const Deviation<T> deviation(mu - prior_mu, prior_logvar);
-    const T growth = math::expm1(logvar - prior_logvar);
+    const T ratio = logvar - prior_logvar;  // its logarithm
+    const T rounding = math::rounding_of_difference(logvar, prior_logvar, ratio);
+    T growth = math::expm1(ratio);
+    const bool felt = growth < T(INFINITY) && ratio > T(-88);  // for an infinite ratio, rounding is NaN
+    const T lost = felt ? rounding : T(0), risen = felt ? rounding * growth : T(0);
+    const T excess = math::phi(ratio) + risen;
+    growth += lost + risen;
     d[0] = deviation.slope;
     d[1] = T(0.5) * growth;
     d[2] = -deviation.slope;
     d[3] = T(-0.5) * (growth + deviation.squared);
-    return T(0.5) * (deviation.squared + math::phi(logvar - prior_logvar));
+    return T(0.5) * (deviation.squared + excess);
   }
 };
 

@@ -80,6 +80,8 @@ def loss(draw: Draw) -> Call:
     parts = note("parts", draw.chance(0.2))
     likelihood = {"laplace": likelihoods.Laplace, "continuous_bernoulli": likelihoods.ContinuousBernoulli}.get(name)
     options = {"reduction": note("reduction", draw.pick(["mean", "mean", "sum", "none"])), "beta": beta}
+    options["inplace"] = note("inplace", draw.chance(0.15))
+    options["validate"] = note("validate", not draw.special and draw.chance(0.1))
     if likelihood:
         criterion = ELBOLoss(likelihood(target_scale=scale), **options)
     else:
@@ -88,6 +90,8 @@ def loss(draw: Draw) -> Call:
     for each in wanted:
         each.tensor.requires_grad_()
     first, x, *second = (i.tensor for i in inputs)
+    if options["inplace"]:
+        first = first.clone()  # what is written over is no leaf
     call.once = options["reduction"] == "none"
     _ops.set_cpu_isa(draw.isa)
     out = criterion(

@@ -208,7 +208,10 @@ class Draw:
             up = torch.ones_like(t) if self.chance(0.2) else torch.from_numpy(g).to(t.dtype)
             ups.append(arrange(up, self.pick(LAYOUTS))[0])
             call.upstream[name] = ups[-1].double().contiguous().numpy().ravel()
-        leaves, twice = [i.tensor for i in wanted], self.note("twice", self.chance(0.1))
+        leaves, twice = (
+            [i.tensor for i in wanted],
+            self.note("twice", self.chance(0.1) and not call.notes.get("inplace")),
+        )
         for again in (True, False) if twice else (False,):
             got = torch.autograd.grad(list(outputs.values()), leaves, ups, retain_graph=again, materialize_grads=True)
         call.grads = {i.name: g.detach() for i, g in zip(wanted, got, strict=True)}

@@ -99,11 +99,11 @@ def ulps(x: Array) -> Array:
 
 
 def reduced(term: str, operands: Sequence[Array], compute: type) -> list[Array]:
-    """The operands, those that only enter by their difference as that difference, which the compute type rounds: that is
-    the input's error, not the kernel's."""
+    """The operands, those that only enter by their difference as that difference. That of means is rounded to the compute
+    type as the kernel rounds it; that of logarithms is exact, as the kernel's exp takes it."""
     t = [each.astype(compute) for each in operands]
     if term == "gaussian_kl_pair":
-        return [t[0] - t[2], t[1] - t[3], t[3]]
+        return [t[0] - t[2], operands[1].astype(LONG) - operands[3], t[3]]
     return [t[1] - t[0], t[2]] if term in ("gaussian", "laplace") else t
 
 
