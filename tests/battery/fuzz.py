@@ -100,9 +100,10 @@ def rows(quick: bool) -> Iterator[Row]:
     shown = f"; first cases: {', '.join(map(str, failed[:5]))}" if failed else ""
     made = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items()))
     yield Row("calls outside the bounds", f"{len(failed)} of {count:,} ({made}){shown}", "0", not failed)
-    apart = ", ".join(f"{n} {term} by operand {k - 1}" if k else f"{n} {term}" for (term, k), n in APART.items())
     name = "elements where only one of reference.py and formula is finite, or NaN"
-    yield Row(name, apart or "0", "0", not apart)
+    yield Row(name, str(sum(APART.values())), "0", not APART)
+    for (term, k), n in APART.items():
+        yield Row(f"of them: {term}{f' by operand {k - 1}' if k else ''}", str(n), "0", False)
     yield empty(count // 20)
 
 
