@@ -69,9 +69,27 @@ def load(source: str, test_fraction: float = 0.2) -> Dataset:
         raise DataError(f"{source}: needs at least 2 samples, got shape {tuple(x.shape)}")
     if not torch.isfinite(x).all():
         raise DataError(f"{source}: holds NaN or infinite values")
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    order = split_order(len(x))
     held_out = max(1, math.floor(len(x) * test_fraction))
     return Dataset(source, x[order[held_out:]], x[order[:held_out]])
+
+
+def split_order(count: int) -> Tensor:
+    """The order of a file's samples in which `load` holds out the first."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
+
+
+def read(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
+    """The samples of an image, a folder of images or a file of an array, which must be of this shape."""
+    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        x = _to_samples(path, _read_image(path, color=sample_shape[0] == 3)[None])
+    else:
+        x = _load_path(path)
+    if tuple(x.shape[1:]) != sample_shape:
+        raise DataError(f"{path}: samples have shape {tuple(x.shape[1:])}, the run's have {sample_shape}")
+    if not torch.isfinite(x).all():
+        raise DataError(f"{path}: holds NaN or infinite values")
+    return x
 
 
 def _load_digits() -> Tensor:
@@ -128,24 +146,30 @@ def _read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
-def _load_images(folder: Path) -> Tensor:
+def _read_image(path: Path, color: bool | None = None) -> np.ndarray:
+    """(H, W) or (H, W, 3), in color or gray as asked, or as the file is."""
     from PIL import Image
 
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16 bits
+                return np.asarray(image, dtype=np.float32) / 65535
+            if image.mode == "F":
+                return np.array(image)
+            if color is None:
+                color = image.mode not in ("1", "L", "LA")
+            return np.array(image.convert("RGB" if color else "L"))
+    except Exception as error:  # each of Pillow's formats has its own for damaged files
+        raise DataError(f"{path}: cannot be read as an image ({_first_line(error)})") from None
+
+
+def _load_images(folder: Path) -> Tensor:
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     images: list[np.ndarray] = []
     for file in files:
-        try:
-            with Image.open(file) as image:
-                if image.mode.startswith("I"):  # 16 bits
-                    pixels = np.asarray(image, dtype=np.float32) / 65535
-                elif image.mode == "F":
-                    pixels = np.asarray(image)
-                else:
-                    pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-        except Exception as error:  # each of Pillow's formats has its own for damaged files
-            raise DataError(f"{file}: cannot be read as an image ({_first_line(error)})") from None
+        pixels = _read_image(file)
         if images and pixels.shape != images[0].shape:
             other = f"{files[0].name} is {images[0].shape}"
             raise DataError(f"{file}: is {pixels.shape} but {other}; images must be of one size and mode")

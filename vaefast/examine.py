@@ -100,6 +100,5 @@ def test_labels(dataset: Dataset, codes: int) -> tuple[np.ndarray | None, list[s
     count = len(dataset.train) + len(dataset.test)
     if len(dataset.test) < codes or (given := labels(dataset.name, count)) is None:
         return None, []
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # as data.load splits
     names = sorted(set(given))
-    return np.array([names.index(given[k]) for k in order[:codes].tolist()]), [str(n) for n in names]
+    return np.array([names.index(given[k]) for k in data.split_order(count)[:codes].tolist()]), [str(n) for n in names]

@@ -33,35 +33,6 @@ def sample(vae: VAE, n: int, seed: int, out: Path) -> None:
         out.write_bytes(plots.tiles(made, columns, (float(made.min()), float(made.max()))))
 
 
-def read(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
-    """The samples of an image, a folder of images or a file of an array, which must be of the run's shape."""
-    if path.suffix.lower() in data.IMAGE_SUFFIXES and path.is_file():
-        x = _read_image(path, sample_shape)
-    else:
-        x = data._load_path(path)
-    if tuple(x.shape[1:]) != sample_shape:
-        raise data.DataError(f"{path}: samples have shape {tuple(x.shape[1:])}, the run's have {sample_shape}")
-    if not torch.isfinite(x).all():
-        raise data.DataError(f"{path}: holds NaN or infinite values")
-    return x
-
-
-def _read_image(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
-    """One image, gray or in color as the run's samples are."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits
-                pixels = np.asarray(image, dtype=np.float32) / 65535
-            else:
-                pixels = np.array(image.convert("RGB" if sample_shape[0] == 3 else "L"))
-    except Exception as error:  # each of Pillow's formats has its own for damaged files
-        raise data.DataError(f"{path}: cannot be read as an image ({data._first_line(error)})") from None
-    x = torch.from_numpy(pixels)
-    return (x[None] if x.dim() == 2 else x.permute(2, 0, 1))[None]
-
-
 @torch.no_grad()
 def reconstruct(
     vae: VAE, config: Config, sample_shape: tuple[int, ...], files: Sequence[Path], out: Path
@@ -69,7 +40,7 @@ def reconstruct(
     """Writes E[x|z] at the mean of q(z|x) for every sample of the files; says how many there are, and are shown."""
     parts = []
     for file in files:
-        x = read(file, sample_shape)
+        x = data.read(file, sample_shape)
         check_data(data.Dataset(str(file), x, x), config)
         parts.append(data.Dataset.floats(x))
     x = torch.cat(parts)
