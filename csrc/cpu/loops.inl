@@ -39,10 +39,15 @@ inline void map_operands(const void* const* operand, int64_t n, T coef, T* value
                          std::index_sequence<k...>) {
   const Stored* const in[] = {static_cast<const Stored*>(operand[k])...};
   Stored* const out[] = {static_cast<Stored*>(k < gradients ? gradient[k] : nullptr)...};
+  if constexpr (kPrepares<Term>) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) value[i] = Term::prepare(T(widen(in[k][i]))...);
+  }
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     T d[Term::arity];
-    value[i] = Term::evaluate(T(widen(in[k][i]))..., d);
+    if constexpr (kPrepares<Term>) value[i] = Term::evaluate(T(widen(in[k][i]))..., value[i], d);
+    else value[i] = Term::evaluate(T(widen(in[k][i]))..., d);
     ((k < gradients ? void(out[k][i] = narrow<Stored>(coef * d[k])) : void()), ...);
   }
 }
@@ -105,38 +110,52 @@ void adjoint(const T* grad_z, const T* s, const float* eps, int64_t n, T* grad_m
 
 // math::philox for many blocks at once, one in each 64-bit lane, its words in the lanes' lower halves. The compiler
 // makes no such multiplications of plain loops, so these are of vectors: Lanes, of kLanes 64-bit lanes, and what is
-// done with them come with the instruction set. Writes the words of whole vectors of blocks, in order.
-inline void philox_blocks(uint64_t seed, uint64_t offset, uint64_t first_block, int64_t blocks, uint32_t* words) {
-  Lanes lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  const Lanes zero = {}, factor_a = zero + 0xD2511F53u, factor_b = zero + 0xCD9E8D57u;
-  for (int64_t b = 0; b < blocks; b += kLanes) {
-    Lanes w0 = lane + (first_block + uint64_t(b)), w1 = w0 >> 32, w2 = zero + offset, w3 = w2 >> 32;
-    uint32_t key0 = uint32_t(seed), key1 = uint32_t(seed >> 32);
+// done with them come with the instruction set.
+struct Counters {
+  Lanes w[4];
+
+  template <int first, int last>
+  void rounds(uint64_t seed) {
+    uint32_t key0 = uint32_t(seed) + first * 0x9E3779B9u, key1 = uint32_t(seed >> 32) + first * 0xBB67AE85u;
+    const Lanes zero = {}, factor_a = zero + 0xD2511F53u, factor_b = zero + 0xCD9E8D57u;
 #pragma GCC unroll 10
-    for (int round = 0; round < 10; ++round) {
-      const Lanes p = multiply_low(w0, factor_a), q = multiply_low(w2, factor_b);
-      w0 = (q >> 32) ^ w1 ^ key0;
-      w2 = (p >> 32) ^ w3 ^ key1;
-      w1 = q;
-      w3 = p;
+    for (int round = first; round < last; ++round) {
+      const Lanes p = multiply_low(w[0], factor_a), q = multiply_low(w[2], factor_b);
+      w[0] = (q >> 32) ^ w[1] ^ key0;
+      w[2] = (p >> 32) ^ w[3] ^ key1;
+      w[1] = q;
+      w[3] = p;
       key0 += 0x9E3779B9u;
       key1 += 0xBB67AE85u;
     }
-    Lanes ordered[2];
-    interleave((w0 & 0xffffffffu) | w1 << 32, (w2 & 0xffffffffu) | w3 << 32, ordered);
-    memcpy(words + 4 * b, ordered, sizeof ordered);
   }
-}
+};
 
+// `blocks` blocks of four normals, rounded up to 16: whole vectors, so that an element's bits do not depend on where
+// its row ends. Philox in two loops for the same reason as a term that prepares.
 void normals(uint64_t seed, uint64_t offset, uint64_t first_block, int64_t blocks, float* z) {
-  constexpr int64_t step = 16;  // whole vectors, so that an element's bits do not depend on where its row ends
-  for (int64_t b = 0; b < blocks; b += step) {
-    alignas(64) uint32_t words[4 * step];
-    philox_blocks(seed, offset, first_block + uint64_t(b), step, words);
-    float* out = z + 4 * b;
+  constexpr int64_t most = 64;
+  for (int64_t done = 0; done < blocks; done += most) {
+    alignas(64) Counters counters[most / kLanes];
+    alignas(64) uint32_t words[4 * most];
+    const int64_t n = blocks - done < most ? (blocks - done + 15) / 16 * 16 : most;
+    Lanes lane;
+    for (int i = 0; i < kLanes; ++i) lane[i] = i;
+    for (int64_t b = 0; b < n; b += kLanes) {
+      const Lanes block = lane + (first_block + uint64_t(done + b)), second = Lanes{} + offset;
+      counters[b / kLanes] = {{block, block >> 32, second, second >> 32}};
+      counters[b / kLanes].template rounds<0, 5>(seed);
+    }
+    for (int64_t b = 0; b < n; b += kLanes) {
+      Counters& c = counters[b / kLanes];
+      c.template rounds<5, 10>(seed);
+      Lanes ordered[2];
+      interleave((c.w[0] & 0xffffffffu) | c.w[1] << 32, (c.w[2] & 0xffffffffu) | c.w[3] << 32, ordered);
+      memcpy(words + 4 * b, ordered, sizeof ordered);
+    }
+    float* out = z + 4 * done;
 #pragma GCC ivdep
-    for (int64_t i = 0; i < 4 * step; i += 2) math::box_muller(words[i], words[i + 1], out[i], out[i + 1]);
+    for (int64_t i = 0; i < 4 * n; i += 2) math::box_muller(words[i], words[i + 1], out[i], out[i + 1]);
   }
 }
 

@@ -25,7 +25,7 @@ struct Nothing {
 
 template <class Term, class T, size_t... k>
 __device__ inline T evaluate(const T (&x)[Term::arity], T (&d)[Term::arity], std::index_sequence<k...>) {
-  return Term::evaluate(x[k]..., d);
+  return vaefast::evaluate<Term, T>(d, x[k]...);
 }
 template <class Term, class T>
 __device__ inline T evaluate(const T (&x)[Term::arity], T (&d)[Term::arity]) {
