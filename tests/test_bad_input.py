@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import vaefast
 from vaefast import ELBOLoss, autograd, likelihoods
 from vaefast import functional as VF
 
@@ -57,6 +58,17 @@ WRONG = {
     "batch_dims": (lambda: VF.gaussian_kl(MU, LOGVAR, batch_dims=3), ValueError, "batch_dims must be between 0 and 2, the dimensions of mu, got 3"),
     "likelihood name": (lambda: loss(likelihood="bernouli"), ValueError, "likelihood must be one of 'bernoulli', 'bernoulli_probs', 'gaussian', .*, got 'bernouli'"),
     "likelihood object": (lambda: loss(likelihood=3), TypeError, "likelihood must be a name or have log_prob, got int"),
+    "likelihood class": (lambda: loss(likelihood=likelihoods.Gaussian), TypeError, r"likelihood must be an object, Gaussian\(\), not the class"),
+    "two target scales": (lambda: VF.elbo(LOGITS, X, MU, LOGVAR, likelihood=likelihoods.Bernoulli(), target_scale=0.5), ValueError, "give target_scale to the likelihood object"),
+    "no counts": (lambda: loss(x=None, likelihood="poisson"), TypeError, "x must be a torch.Tensor, got NoneType"),
+    "labels": (lambda: likelihoods.Categorical().log_prob(torch.zeros(1, 4, 3), torch.full((1, 3), 4)), ValueError, "x must hold labels, whole numbers from 0 to 3"),
+    "fractions for labels": (lambda: likelihoods.Categorical().log_prob(torch.zeros(1, 4, 3), torch.full((1, 3), 1.5)), ValueError, "whole numbers from 0 to 3"),
+    "log p(x) of a fitted scale": (lambda: VF.log_weights(LOGITS[None], X, MU[None], MU, LOGVAR, likelihood=likelihoods.Gaussian(optimal_scale=True)), ValueError, "log_weights: optimal_scale fits the scale to x"),
+    "a layer": (lambda: VF.hierarchical_kl([MU]), ValueError, r"layer 0 must be \(mu, logvar\) .*, got a tensor"),
+    "layers' devices": (lambda: VF.hierarchical_kl([(MU, LOGVAR), (MU.to("meta"),) * 2]), ValueError, "mu of layer 1 is on meta but that of layer 0 is on cpu"),
+    "sizes": (lambda: vaefast.mlp_vae((4,), hidden_dims=400), TypeError, "hidden_dims must be a sequence of ints, got int"),
+    "an encoder of three": (lambda: vaefast.VAE(lambda x: (x, x, x), LOGITS).encode(X), ValueError, r"an encoder must return \(mu, logvar\), got 3 tensors"),
+    "a number of samples": (lambda: vaefast.mlp_vae((4,)).sample(-1), ValueError, "n must be an int of at least 0, got -1"),
     "mask dtype": (lambda: loss(mask=torch.ones(3, 4)), TypeError, "mask must be a bool tensor, got torch.float32"),
     "mask shape": (lambda: loss(mask=torch.ones(5, dtype=torch.bool)), ValueError, r"mask must be broadcastable to the shape of x, \(3, 4\), got \(5,\)"),
     "weight shape": (lambda: loss(weight=torch.ones(3, 1)), ValueError, r"weight must have shape \(3,\), got \(3, 1\)"),
@@ -160,6 +172,17 @@ def test_nan_stays_where_it_is():
     assert values.isnan().tolist() == [False, False, True, False]
     (grad,) = torch.autograd.grad(values.sum(), logits)
     assert grad.isnan().sum() == 1 and grad[2, 3].isnan()
+
+
+def test_settings_that_are_assigned_are_checked():
+    criterion = ELBOLoss()
+    for name, wrong, kind in (("beta", -1.0, ValueError), ("beta", "a", TypeError), ("reduction", "avg", ValueError)):
+        right = getattr(criterion, name)
+        setattr(criterion, name, wrong)
+        with pytest.raises(kind, match=name):
+            criterion(LOGITS, X, MU, LOGVAR)
+        setattr(criterion, name, right)
+    assert ELBOLoss(beta=np.float32(0.5))(LOGITS, X, MU, LOGVAR) == ELBOLoss(beta=0.5)(LOGITS, X, MU, LOGVAR)
 
 
 @pytest.mark.parametrize("batch", [65535, 65536, 65537])

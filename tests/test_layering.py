@@ -26,7 +26,7 @@ PYTHON = {
     "terms": ["_checks", "autograd", "likelihoods", "reference"],
     "_likelihood": ["_checks"],
     "densities": ["_checks", "_likelihood", "autograd"],
-    "discrete": ["_checks", "_likelihood"],
+    "discrete": ["_checks", "_likelihood", "_paths"],
     "likelihoods": ["_likelihood", "densities", "discrete"],
     "objectives": ["_checks", "likelihoods", "terms"],
     "diagnostics": ["_checks", "objectives", "terms"],

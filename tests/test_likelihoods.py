@@ -356,3 +356,45 @@ def test_continuous_bernoulli_at_the_edges():
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_log_prob_of_ones_own_is_used():
+    class Half(L.Gaussian):
+        def log_prob(self, *args, **options):
+            return 0.5 * super().log_prob(*args, **options)
+
+    recon_x, x, z = torch.randn(4, 3), torch.randn(4, 3), torch.zeros(4, 2)
+    for reduction in ("mean", "sum", "none"):
+        whole, half = (vaefast.ELBOLoss(p, reduction=reduction)(recon_x, x, z, z) for p in (L.Gaussian(), Half()))
+        torch.testing.assert_close(half, 0.5 * whole)
+
+
+def test_a_perfect_reconstruction_has_a_finite_optimal_scale():
+    x = torch.rand(4, 3)
+    recon_x = x.clone().requires_grad_()
+    loss = -L.Gaussian(optimal_scale=True).log_prob(recon_x, x).sum()
+    loss.backward()
+    assert loss.isfinite() and torch.equal(recon_x.grad, torch.zeros_like(x))
+
+
+def test_validate_reads_the_mask_of_a_mixture():
+    x, mask = torch.rand(2, 3), torch.tensor([True, False, True]).expand(2, 3)
+    parameters = tuple(torch.randn(2, 5, 3) for _ in range(3))
+    parameters[1][:, :, 1] = x[:, 1] = float("nan")
+    z = torch.zeros(2, 2)
+    criterion = vaefast.ELBOLoss(L.DiscretizedLogisticMixture(), validate=True)
+    assert criterion(parameters, x, z, z, mask=mask).isfinite()
+    with pytest.raises(ValueError, match="holds NaN"):
+        criterion(parameters, x, z, z)
+    with pytest.raises(ValueError, match="Poisson targets must be whole numbers"):
+        vaefast.ELBOLoss("poisson", validate=True)(torch.zeros(2, 3), torch.full((2, 3), 0.5), z, z)
+
+
+def test_negative_binomial_far_out():
+    log_mean = torch.tensor([[800.0, -float("inf")]], requires_grad=True)
+    value = L.NegativeBinomial().log_prob(
+        (log_mean, torch.zeros(1, 2)), torch.tensor([[1, 0]]), reduction="elementwise"
+    )
+    value.sum().backward()
+    assert value.tolist() == [[-800.0, 0.0]]
+    assert log_mean.grad.tolist() == [[-1.0, 0.0]]

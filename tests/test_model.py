@@ -208,3 +208,39 @@ class Expand(nn.Module):
     def forward(self, parameters):
         mean, log_scale = parameters
         return mean, log_scale.expand(mean.shape)
+
+
+@pytest.mark.parametrize("build", [vaefast.mlp_vae, vaefast.conv_vae])
+def test_probabilities_by_an_object_end_in_a_sigmoid(build):
+    vae = build((1, 4, 4), 2, likelihood=likelihoods.Bernoulli(probs=True))
+    assert vae.sample(50).min() >= 0 and vae.loss(torch.rand(5, 1, 4, 4)).isfinite()
+
+
+def test_an_overridden_method_need_not_know_of_generators():
+    class Own(vaefast.VAE):
+        def reparameterize(self, mu, logvar):
+            return mu
+
+        def forward(self, x):
+            return super().forward(x)
+
+    vae, x = Own(nn.Linear(6, 4), nn.Linear(2, 6)), torch.rand(3, 6)
+    assert torch.equal(vae.loss(x), vae.loss(x)) and torch.equal(vae.reconstruct(x, sample=True), vae.reconstruct(x))
+
+
+def test_a_shared_parameter_as_long_as_a_chunk():
+    """50 samples of 2 data: 100 rows, and 100 elements that one parameter is shared by."""
+
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.log_mean, self.log_count = nn.Linear(2, 100), nn.Parameter(torch.zeros(100))
+
+        def forward(self, z):
+            return self.log_mean(z), self.log_count
+
+    vae = vaefast.VAE(nn.Linear(100, 4), Decoder(), likelihood="negative_binomial")
+    x = torch.poisson(torch.ones(2, 100))
+    expanded = vaefast.VAE(vae.encoder, nn.Sequential(vae.decoder, Expand()), likelihood="negative_binomial")
+    g = [torch.Generator().manual_seed(0) for _ in range(2)]
+    torch.testing.assert_close(*(m.log_likelihood(x, 50, generator=k) for m, k in zip((vae, expanded), g, strict=True)))

@@ -232,7 +232,7 @@ class TestCombinations:
         with torch.no_grad():
             criterion(torch.zeros(3, 4, 5), x, z, mu, logvar)  # to be looked at only
         criterion(torch.zeros(3, 4, 5), x, z, mu, logvar)
-        with pytest.raises(ValueError, match="another gradient='dreg' loss already"):
+        with pytest.raises(ValueError, match="z belongs to a gradient='dreg' loss"):
             criterion(torch.zeros(3, 4, 5), x, z, mu, logvar)
         with pytest.raises(NotImplementedError, match="knows nothing of torch.func"):
             torch.func.grad(lambda m: criterion(torch.zeros(3, 4, 5), x, m + z.detach(), m, logvar))(mu.detach())
@@ -559,3 +559,8 @@ class TestWhatOthersGetWrong:
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call(torch.randn(3, 4))
+
+
+def test_hierarchical_kl_of_no_samples():
+    empty = torch.zeros(0, 3)
+    assert VF.hierarchical_kl([(empty, empty), (torch.zeros(0, 2, 4, 4),) * 4]).shape == (0,)

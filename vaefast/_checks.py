@@ -1,6 +1,7 @@
 """What arguments may be, said once. A message names the function, the argument, what it got and what it expected."""
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -13,10 +14,15 @@ _FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16
 _TARGETS = _FLOATS | {torch.uint8, torch.bool}
 
 
-def tensor(function: str, name: str, value: object, *, target: bool = False) -> None:
-    """A dense strided tensor of a dtype that the library computes with; a target may also be bool or uint8."""
+def instance(function: str, name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{function}: {name} must be a torch.Tensor, got {_type_name(value)}")
+    return value
+
+
+def tensor(function: str, name: str, value: object, *, target: bool = False) -> None:
+    """A dense strided tensor of a dtype that the library computes with; a target may also be bool or uint8."""
+    value = instance(function, name, value)
     if value.layout is not torch.strided or value.is_nested:
         advice = "; pad it, or pass its values()" if value.is_nested else f", got {value.layout}"
         kind = "a nested tensor" if value.is_nested else "not a dense strided tensor"
@@ -89,9 +95,9 @@ def reduction(function: str, value: object, allowed: tuple[str, ...] = REDUCTION
 
 def number(function: str, name: str, value: object, *, minimum: float = -math.inf) -> None:
     """A finite Python number, at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
         raise TypeError(f"{function}: {name} must be a number, got {_type_name(value)}")
-    if not (minimum <= value < math.inf and -math.inf < value):  # comparisons alone: torch.compile traces them
+    if not (minimum <= value < math.inf and -math.inf < value):  # type: ignore[operator] # torch.compile traces comparisons
         bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
         raise ValueError(f"{function}: {name} must be a finite number{bound}, got {value}")
 
@@ -111,6 +117,13 @@ def beta(function: str, value: object, other_name: str = "", other: Tensor | Non
         raise ValueError(f"{function}: beta must be a number or a 0-dimensional tensor, got shape {tuple(value.shape)}")
     if other is not None and value.device.type != "cpu":  # torch takes numbers from the CPU anywhere
         same_device(function, "beta", value, other_name, other)
+
+
+def sample(function: str, z: object) -> None:
+    """A sample of q(z|x), whose gradient is its loss's."""
+    tensor(function, "z", z)
+    if getattr(z, "_vaefast_dreg", False) and torch.is_grad_enabled():
+        raise ValueError(f"{function}: z belongs to a gradient='dreg' loss, which weights its gradient; sample it anew")
 
 
 def per_sample(function: str, name: str, value: Tensor, batch: torch.Size) -> None:

@@ -16,7 +16,10 @@ class Likelihood(nn.Module):
         target_scale: what x is multiplied by; 1 / 255 reads uint8 images as they are.
     """
 
-    direct = False  # whether its operands are (recon_x, x) as they come
+    fused = False  # whether log_prob is the kernels' `term` of `operands`
+    direct = False  # whether those are (recon_x, x) as they come
+    probs = False  # whether recon_x are probabilities
+    mixture = False  # whether the parameters have a dimension of their own after the batch
     support: tuple[float, float] | None = None  # of x after target_scale, where it is bounded
     integral = False  # whether x is made of whole numbers
 

@@ -270,17 +270,17 @@ def elbo_loss(
     inputs = (*operands, *latent)
     if not needs_grad((*inputs, weight, beta_tensor)):
         return _ops.elbo(likelihood, operands, latent, *options, 0)[:3]
-    inplace = inplace and not own_grad and fits_one_pass(inputs)
-    inplace = inplace and _is_writable(operands[0], (*inputs[1:], mask, weight))
+    inplace = inplace and not own_grad and fits_one_pass(inputs) and _is_writable(*inputs, mask, weight)
     return ElboLoss.apply(
         likelihood, reduction, batch_dims, target_scale, inplace, parts, len(operands), mask, weight, beta, *inputs
     )
 
 
-def _is_writable(prediction: Tensor, others: Sequence[Tensor | None]) -> bool:
-    """Whether the gradient may stand where the prediction does: no leaf's memory, and nobody else's."""
+def _is_writable(prediction: Tensor, *others: Tensor | None) -> bool:
+    """Whether the gradient may stand where the prediction does: no leaf's memory, nobody else's, not a sigmoid's result."""
     base = prediction if prediction._base is None else prediction._base
-    if base.is_leaf or not prediction.requires_grad or not prediction.is_contiguous():
+    kept = hasattr(prediction.grad_fn, "_raw_saved_result")
+    if base.is_leaf or kept or not prediction.requires_grad or not prediction.is_contiguous():
         return False
     own = prediction.untyped_storage().data_ptr()
     return all(t is None or t.untyped_storage().data_ptr() != own for t in others)

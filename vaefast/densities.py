@@ -18,6 +18,10 @@ class FusedLikelihood(Likelihood):
 
     term: str  # of the kernels' list
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.fused = cls.log_prob is FusedLikelihood.log_prob  # a class with its own is not
+
     def operands(self, recon_x: Any, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """The operands of `term`, checked; a mask says which elements a scale may be estimated from."""
         raise NotImplementedError
@@ -69,7 +73,8 @@ class Gaussian(FusedLikelihood):
         scale: the fixed standard deviation.
         learn_scale: one learned standard deviation, starting at `scale`: the parameter `logvar` (sigma-VAE, Rybkin et
             al. 2021). Give it to the optimizer.
-        optimal_scale: the standard deviation that maximizes the batch's likelihood, the root mean square error.
+        optimal_scale: the standard deviation that maximizes the batch's likelihood, the root mean square error. A scale
+            that has seen x is no part of a model: log p(x) and importance weights raise ValueError.
         target_scale: see `Likelihood`.
 
     Example:
@@ -107,9 +112,10 @@ class Gaussian(FusedLikelihood):
             mask = _checks.mask(self.name, mask, "x", x)
             if mask is not None:
                 kept = mask.expand(x.shape)
-                logvar = (torch.where(kept, error, 0.0).square().sum() / kept.sum()).log()
+                variance = torch.where(kept, error, 0.0).square().sum() / kept.sum()
             else:
-                logvar = error.square().mean().log()
+                variance = error.square().mean()
+            logvar = variance.clamp(min=torch.finfo(torch.float32).tiny).log()  # finite for a perfect reconstruction
         return mean, x, _checks.parameter(self.name, "logvar", logvar, "recon_x", mean)
 
     def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:

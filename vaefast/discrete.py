@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from . import _checks
 from ._likelihood import Likelihood
+from ._paths import transformed
 
 __all__ = [
     "Categorical",
@@ -29,9 +30,6 @@ class CompositeLikelihood(Likelihood):
     """
 
     parameters_expected: tuple[str, ...]
-    mixture = (
-        False  # whether the parameters have a dimension of their own after the batch, over which `element` reduces
-    )
     compute = torch.float32
 
     def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
@@ -125,11 +123,12 @@ def _negative_binomial(log_mean: Tensor, log_count: Tensor, x: Tensor) -> Tensor
     # log Gamma(x + r) - log Gamma(r) and what follows it, as they stand
     some = torch.where(large, 0.0, log_count)
     r, logits = some.exp(), log_mean - some
-    plain = torch.lgamma(x + r) - torch.lgamma(r) + r * F.logsigmoid(-logits) + x * F.logsigmoid(logits)
+    successes = torch.where(x == 0, 0.0, x * F.logsigmoid(logits))
+    plain = torch.lgamma(x + r) - torch.lgamma(r) + r * F.logsigmoid(-logits) + successes
     # For large r these are large numbers with a small sum: by Stirling's formula x log r cancels on paper. In the limit it
     # is Poisson's x log m - m.
     many = torch.where(large, log_count, 10.0)
-    r, mean_by_r = many.exp(), (log_mean - many).exp()
+    r, mean_by_r = many.exp(), (torch.where(large, log_mean, 0.0) - many).exp()
     gamma = (r + x - 0.5) * torch.log1p(x / r) - x + (_stirling(r + x) - _stirling(r))
     limit = gamma + torch.where(x == 0, 0.0, x * log_mean) - (r + x) * torch.log1p(mean_by_r)
     return torch.where(large, limit, plain) - torch.lgamma(x + 1)
@@ -297,7 +296,11 @@ class Categorical(CompositeLikelihood):
 
     def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
         (logits,) = parameters
-        return logits.log_softmax(-1).gather(-1, x.long()[..., None])[..., 0]
+        known = (x >= 0) & (x < logits.shape[-1]) & (x == x.floor())
+        if x.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed() and not known.all():
+            raise ValueError(f"{self.name}: x must hold labels, whole numbers from 0 to {logits.shape[-1] - 1}")
+        labels = torch.where(known, x, 0).long()  # elsewhere a look at the numbers would wait for the device
+        return torch.where(known, logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0], math.nan)
 
     def mean(self, recon_x: Any) -> Tensor:
         """The probabilities of the classes, of the shape of the logits."""

@@ -86,8 +86,6 @@ class IWAELoss(nn.Module):
                 "forward-mode AD; 'standard' and 'stl' do"
             )
         if self.gradient == "dreg" and z.requires_grad and torch.is_grad_enabled():
-            if getattr(z, "_vaefast_dreg", False):
-                raise ValueError("vaefast.IWAELoss: z belongs to another gradient='dreg' loss already; sample it anew")
             z._vaefast_dreg = True  # type: ignore[attr-defined]
             # The bound's gradient reaches log w_k times its normalized weight v_k. The score function's part of it,
             # reparameterized once more, leaves (alpha + (1 - alpha) v_k) v_k of the path through z_k.

@@ -97,10 +97,9 @@ def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:
     if not layers:
         raise ValueError(f"{name}: layers is empty")
     for k, layer in enumerate(layers):
-        if len(layer) not in (2, 4):
-            raise ValueError(
-                f"{name}: layer {k} must be (mu, logvar) or with (prior_mu, prior_logvar), got {len(layer)} tensors"
-            )
+        if isinstance(layer, Tensor) or len(layer) not in (2, 4):
+            got = "a tensor" if isinstance(layer, Tensor) else f"{len(layer)} tensors"
+            raise ValueError(f"{name}: layer {k} must be (mu, logvar) or with (prior_mu, prior_logvar), got {got}")
         for each, argument in zip(layer, ("mu", "logvar", "prior_mu", "prior_logvar"), strict=False):
             _checks.tensor(name, f"{argument} of layer {k}", each)
             _checks.same_shape(name, f"{argument} of layer {k}", each, f"mu of layer {k}", layer[0])
@@ -108,11 +107,13 @@ def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:
             raise ValueError(
                 f"{name}: layer {k} has shape {tuple(layer[0].shape)}; the first dimension of all is the batch"
             )
+        _checks.same_device(name, f"mu of layer {k}", layer[0], "that of layer 0", layers[0][0])
     large = [layer for layer in layers if layer[0].numel() >= _LARGE]
     for arity in (2, 4):
         small = [layer for layer in layers if len(layer) == arity and layer[0].numel() < _LARGE]
         if small:
-            large.append([torch.cat([layer[k].reshape(len(layer[k]), -1) for layer in small], 1) for k in range(arity)])
+            rows = [[t[:, None] if t.dim() == 1 else t.flatten(1) for t in layer] for layer in small]
+            large.append([torch.cat([layer[k] for layer in rows], 1) for k in range(arity)])
     for layer in large:
         kl = gaussian_kl(*layer)
         total = kl if total is None else total + kl

@@ -26,17 +26,21 @@ _NAMED: dict[str, Callable[..., Likelihood]] = {
 NAMES = tuple(_NAMED)
 
 
-def by_name(likelihood: str | Likelihood, **options: float) -> Any:
-    """The likelihood that a name stands for; an object stands for itself.
+def by_name(likelihood: str | Likelihood, *, target_scale: float = 1.0) -> Any:
+    """The likelihood that a name stands for; an object stands for itself, and has its own target_scale.
 
     Example:
         >>> by_name("gaussian")
         Gaussian()
     """
     if not isinstance(likelihood, str):
+        if isinstance(likelihood, type):
+            raise TypeError(f"vaefast: likelihood must be an object, {likelihood.__name__}(), not the class")
         if not hasattr(likelihood, "log_prob"):
             raise TypeError(f"vaefast: likelihood must be a name or have log_prob, got {type(likelihood).__name__}")
+        if target_scale != 1.0:
+            raise ValueError("vaefast: give target_scale to the likelihood object")
         return likelihood
     if likelihood not in _NAMED:
         raise ValueError(f"vaefast: likelihood must be one of {', '.join(map(repr, _NAMED))}, got {likelihood!r}")
-    return _NAMED[likelihood](**options)
+    return _NAMED[likelihood](target_scale=target_scale)

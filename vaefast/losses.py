@@ -1,5 +1,6 @@
 """The loss as a module: composition, weights and reduction. What can be one sweep is one."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -43,7 +44,8 @@ class ELBOLoss(nn.Module):
             of and that the call is then given.
         prior: for "mc": p(z), an object with log_prob(z) of shape (B,), such as vaefast.priors.VampPrior.
         inplace: write the gradient over the decoder's output where that is possible, which saves a tensor of its size.
-            The output is then spent: using it afterwards in a backward pass raises torch's version error.
+            The output is then spent: it holds its gradient, so take metrics before, and using it afterwards in a backward
+            pass raises torch's version error.
         validate: look at the values: ValueError for NaN or infinite inputs and for Bernoulli targets outside [0, 1].
         target_scale: what x is multiplied by; 1 / 255 reads uint8 images as they are. For likelihoods given by name.
 
@@ -79,13 +81,8 @@ class ELBOLoss(nn.Module):
                 raise ValueError(f"{_NAME}: free_bits needs estimator='analytic', which knows each dimension's KL")
         if prior is not None and (estimator != "mc" or not hasattr(prior, "log_prob")):
             raise ValueError(f"{_NAME}: prior must have log_prob and needs estimator='mc', got {type(prior).__name__}")
-        if isinstance(likelihood, str):
-            self.likelihood = likelihoods.by_name(likelihood, target_scale=target_scale)
-        elif target_scale != 1.0:
-            raise ValueError(f"{_NAME}: give target_scale to the likelihood object")
-        else:
-            self.likelihood = likelihoods.by_name(likelihood)
-        self.beta = beta
+        self.likelihood = likelihoods.by_name(likelihood, target_scale=target_scale)
+        self.beta = beta if isinstance(beta, (Tensor, int)) else float(beta)
         self.reduction = reduction
         self.free_bits = free_bits
         self.free_bits_per = free_bits_per
@@ -130,9 +127,9 @@ class ELBOLoss(nn.Module):
         if (
             (beta is weight is mask is prior_mu is prior_logvar is None)
             and not (return_parts or self.inplace or self.validate or torch.compiler.is_compiling())
-            and (self.free_bits is None and self.reduction != "none" and getattr(likelihood, "direct", False))
+            and (self.free_bits is None and self.reduction in ("mean", "sum") and getattr(likelihood, "direct", False))
             and (z is None and self.estimator == "analytic")
-            and not isinstance(self.beta, Tensor)
+            and (isinstance(self.beta, (int, float)) and 0 <= self.beta < math.inf)
         ):
             # Twenty small checks in Python cost as much as a small batch, so the everyday call is checked and run in
             # one step; None where anything about the tensors is unusual.
@@ -144,9 +141,10 @@ class ELBOLoss(nn.Module):
         latent = _checks.latent(_NAME, mu, logvar, prior_mu, prior_logvar)
         if beta is None:
             beta = self.beta
-        if beta is not self.beta or isinstance(beta, Tensor):
-            _checks.beta(_NAME, beta, "mu", mu)
-        fused = hasattr(likelihood, "operands")
+        _checks.beta(_NAME, beta, "mu", mu)
+        _checks.reduction(_NAME, self.reduction)
+        _checks.instance(_NAME, "x", x)
+        fused = getattr(likelihood, "fused", False)
         operands = likelihood.operands(recon_x, x, mask) if fused else ()
         if mu.device != x.device:
             _checks.same_device(_NAME, "mu", mu, "x", x)
@@ -168,7 +166,7 @@ class ELBOLoss(nn.Module):
         if self.prior is not None and not (prior_mu is prior_logvar is None):
             raise ValueError(f"{_NAME}: the module has a prior; prior_mu and prior_logvar would be another one")
         if z is not None:
-            _checks.tensor(_NAME, "z", z)
+            _checks.sample(_NAME, z)
             _checks.same_shape(_NAME, "z", z, "mu", mu)
         if self.validate:
             parameters = recon_x if isinstance(recon_x, (tuple, list)) else (recon_x,)
@@ -206,7 +204,7 @@ class ELBOLoss(nn.Module):
                 )
             loss = beta * counted - fit
             if weight is not None:
-                loss = weight * loss
+                loss = weight.to(loss.dtype) * loss
             if self.reduction != "none":
                 loss = loss.sum() if self.reduction == "sum" else loss.mean()
         return (loss, Parts(fit, kl, fit - beta * kl)) if return_parts else loss
@@ -220,15 +218,26 @@ class ELBOLoss(nn.Module):
         weight: Tensor | None,
         mask: Tensor | None,
     ) -> None:
-        kept = [t if mask is None else torch.where(mask, t, torch.zeros_like(t)) for t in operands]
+        def kept_of(t: Tensor, target: bool = False) -> Tensor:
+            if mask is None:
+                return t
+            wide = getattr(self.likelihood, "mixture", False) and not target and mask.dim() == x.dim()
+            return torch.where(mask.unsqueeze(1) if wide else mask, t, torch.zeros_like(t))
+
+        kept = [kept_of(t, t is x) for t in operands]
         for tensor in (*kept, *latent, *(t for t in (beta, weight) if isinstance(t, Tensor))):
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise ValueError(f"{_NAME}: an input of shape {tuple(tensor.shape)} holds NaN or infinite values")
-        support = getattr(self.likelihood, "support", None)
-        if support is None or x.numel() == 0:
+        if x.numel() == 0:
             return
-        targets = x if mask is None else torch.where(mask, x, torch.zeros_like(x))
-        kind = type(self.likelihood).__name__
+        targets, kind = kept_of(x, True), type(self.likelihood).__name__
+        if getattr(self.likelihood, "integral", False) and bool(
+            (targets * self.likelihood.target_scale % 1 != 0).any()
+        ):
+            raise ValueError(f"{_NAME}: {kind} targets must be whole numbers")
+        support = getattr(self.likelihood, "support", None)
+        if support is None:
+            return
         bounded = {f"{kind} targets": (targets, self.likelihood.target_scale, support)}
         if getattr(self.likelihood, "probs", False):
             bounded["probabilities"] = (kept[0], 1.0, (0.0, 1.0))
@@ -238,10 +247,6 @@ class ELBOLoss(nn.Module):
                 raise ValueError(
                     f"{_NAME}: {name} must lie in [{least:g}, {most:g}], got values from {low:g} to {high:g}"
                 )
-        if getattr(self.likelihood, "integral", False) and bool(
-            (targets * self.likelihood.target_scale % 1 != 0).any()
-        ):
-            raise ValueError(f"{_NAME}: {kind} targets must be whole numbers")
 
     def extra_repr(self) -> str:
         options = {

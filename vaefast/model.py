@@ -56,6 +56,8 @@ class VAE(nn.Module):
         """(mu, logvar) of q(z|x), each (B, L)."""
         encoded = self.encoder(x)
         if not isinstance(encoded, Tensor):
+            if len(encoded) != 2:
+                raise ValueError(f"vaefast.VAE: an encoder must return (mu, logvar), got {len(encoded)} tensors")
             mu, logvar = encoded
         elif encoded.dim() < 2 or encoded.shape[1] % 2:
             raise ValueError(
@@ -77,30 +79,32 @@ class VAE(nn.Module):
     def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> tuple[Any, Tensor, Tensor]:
         """(recon_x, mu, logvar), ready for ELBOLoss."""
         mu, logvar = self.encode(x)
-        return self.decode(self.reparameterize(mu, logvar, generator=generator)), mu, logvar
+        return self.decode(self.reparameterize(mu, logvar, **_given(generator))), mu, logvar
 
     def loss(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The mean over the batch of -log p(x|z) + beta * KL, a scalar in nats."""
-        recon_x, mu, logvar = self(x, generator=generator)
+        recon_x, mu, logvar = self(x, **_given(generator))
         loss = self.criterion(recon_x, x, mu, logvar)
         assert isinstance(loss, Tensor)
         return loss
 
     def elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> functional.ELBO:
         """The true bound (beta = 1) and its parts per sample, each (B,), from one sample of z."""
-        recon_x, mu, logvar = self(x, generator=generator)
+        recon_x, mu, logvar = self(x, **_given(generator))
         return functional.elbo(recon_x, x, mu, logvar, likelihood=self.likelihood)
 
     def reconstruct(self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """E[x|z] at the mean of q(z|x), or at a sample of it."""
         mu, logvar = self.encode(x)
-        z = self.reparameterize(mu, logvar, generator=generator) if sample else mu
+        z = self.reparameterize(mu, logvar, **_given(generator)) if sample else mu
         return self.likelihood.mean(self.decode(z))
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """E[x|z] for n draws of z from the prior."""
         if self.latent_shape is None:
             raise RuntimeError("vaefast.VAE: the latent's shape is unknown; encode something once, or set latent_shape")
+        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+            raise ValueError(f"vaefast.VAE: n must be an int of at least 0, got {n!r}")
         parameter = next(self.parameters())
         zero = torch.zeros(n, *self.latent_shape, device=parameter.device, dtype=parameter.dtype)
         return self.likelihood.mean(self.decode(functional.reparameterize(zero, zero, generator=generator)))
@@ -160,7 +164,7 @@ class VAE(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(log p(x), ELBO, effective sample size) from the same importance samples, each (B,)."""
         for argument, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"vaefast.VAE: {argument} must be a positive int, got {value!r}")
         mu, logvar = self.encode(x)
         total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
@@ -180,12 +184,14 @@ class VAE(nn.Module):
     def decode_samples(self, z: Tensor) -> Any:
         """The likelihood's parameters given z of shape (K, B, L), with K and B in front: what IWAELoss takes."""
         recon_x = self.decode(z.flatten(0, 1))
-        count = z.shape[0] * z.shape[1]
-
-        def split(t: Tensor) -> Tensor:  # but not a parameter that all samples share
-            return t.unflatten(0, z.shape[:2]) if t.dim() and t.shape[0] == count else t
-
-        return split(recon_x) if isinstance(recon_x, Tensor) else tuple(split(t) for t in recon_x)
+        if isinstance(recon_x, Tensor):
+            return recon_x.unflatten(0, z.shape[:2])
+        # A parameter that all samples share has fewer dimensions, or one in front that broadcasts.
+        first = recon_x[0]
+        return tuple(
+            t.unflatten(0, z.shape[:2]) if t.dim() == first.dim() and t.shape[0] == first.shape[0] else t
+            for t in recon_x
+        )
 
     @torch.no_grad()
     def posterior_gap(
@@ -202,6 +208,11 @@ class VAE(nn.Module):
         """
         log_px, elbo, _ = self._bounds(x, num_samples, chunk_size, generator)
         return log_px - elbo
+
+
+def _given(generator: torch.Generator | None) -> dict[str, Any]:
+    """The argument where there is one: methods that a subclass overrides need not know it."""
+    return {} if generator is None else {"generator": generator}
 
 
 class _Chunk(nn.Module):
@@ -224,7 +235,7 @@ def _parameters_per_element(likelihood: str | Likelihood) -> int:
 
 def _outputs(likelihood: str | Likelihood) -> Callable[[nn.Module], nn.Module]:
     """What the decoder of a likelihood ends in."""
-    if likelihood == "bernoulli_probs":
+    if getattr(likelihoods.by_name(likelihood), "probs", False):
         return lambda last: nn.Sequential(last, nn.Sigmoid())
     count = _parameters_per_element(likelihood)
     return lambda last: last if count == 1 else nn.Sequential(last, _Chunk(count))
@@ -232,6 +243,8 @@ def _outputs(likelihood: str | Likelihood) -> Callable[[nn.Module], nn.Module]:
 
 def _check_sizes(function: str, **sizes: Sequence[int]) -> None:
     for name, values in sizes.items():
+        if not isinstance(values, Sequence):
+            raise TypeError(f"{function}: {name} must be a sequence of ints, got {type(values).__name__}")
         for value in values:
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**20:
                 raise ValueError(f"{function}: {name} must hold ints between 1 and 2^20, got {value!r}")
@@ -255,8 +268,8 @@ def mlp_vae(
         >>> mlp_vae((1, 28, 28)).loss(torch.rand(4, 1, 28, 28)).shape
         torch.Size([])
     """
-    input_shape = tuple(input_shape)
     _check_sizes("vaefast.mlp_vae", input_shape=input_shape, latent_dim=(latent_dim,), hidden_dims=hidden_dims)
+    input_shape = tuple(input_shape)
     size = math.prod(input_shape)
 
     def layers(sizes: Sequence[int]) -> list[nn.Module]:
@@ -292,8 +305,8 @@ def conv_vae(
         >>> conv_vae((1, 8, 8), latent_dim=2).loss(torch.rand(4, 1, 8, 8)).shape
         torch.Size([])
     """
-    input_shape = tuple(input_shape)
     _check_sizes("vaefast.conv_vae", input_shape=input_shape, latent_dim=(latent_dim,), channels=channels)
+    input_shape = tuple(input_shape)
     if len(input_shape) != 3 or any(side % 2 ** len(channels) for side in input_shape[1:]):
         raise ValueError(
             f"vaefast.conv_vae: input_shape must be (channels, height, width) with sides divisible by "

@@ -60,16 +60,19 @@ def log_weights(
     """
     name = "vaefast.log_weights"
     _checks.latent(name, mu, logvar)
-    _checks.tensor(name, "z", z)
+    _checks.sample(name, z)
     if z.dim() != mu.dim() + 1 or z.shape[1:] != mu.shape:
         raise ValueError(f"{name}: z must have shape (K, {', '.join(map(str, mu.shape))}), got {tuple(z.shape)}")
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: x must be a torch.Tensor, got {type(x).__name__}")
+    _checks.instance(name, "x", x)
     if x.dim() == 0 or x.shape[0] != mu.shape[0]:
         raise ValueError(
             f"{name}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; the first dimension is the batch"
         )
     p = likelihoods.by_name(likelihood)
+    if getattr(p, "optimal_scale", False):
+        raise ValueError(
+            f"{name}: optimal_scale fits the scale to x, so this would not be p(x|z); give the scale, or learn it"
+        )
     fit = p.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
     _checks.per_sample(name, "likelihood", fit, z.shape[:2])
     if prior is None:

@@ -38,9 +38,8 @@ def phi(x: Tensor) -> Tensor:
 def _standardized(difference: Tensor, logvar: Tensor) -> Tensor:
     """difference / sigma, and 0 for no difference also where sigma is 0."""
     lost = (difference == 0) & torch.exp(-0.5 * logvar).isinf()
-    return difference * torch.exp(
-        -0.5 * torch.where(lost, 0.0, logvar)
-    )  # replaced before exp, whose gradient is 0 * inf
+    # Replaced before exp, whose gradient would be 0 * inf.
+    return difference * torch.exp(-0.5 * torch.where(lost, 0.0, logvar))
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -59,7 +58,9 @@ def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def bernoulli_probs(probs: Tensor, x: Tensor) -> Tensor:
-    return -F.binary_cross_entropy(probs, x, reduction="none")
+    proper = (probs >= 0) & (probs <= 1)  # elsewhere torch raises, on a GPU by an assertion that ends the process
+    value = -F.binary_cross_entropy(torch.where(proper, probs, 0.5), x, reduction="none")
+    return torch.where(proper, value, math.nan * torch.where(proper, 0.0, probs))
 
 
 def gaussian(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:

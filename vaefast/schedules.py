@@ -33,7 +33,7 @@ def linear(step: float, warmup: float, *, start: float = 0.0, stop: float = 1.0)
         (tensor(0.2500), tensor(1.))
     """
     _check("vaefast.schedules.linear", step, start, stop, warmup=warmup)
-    return torch.tensor(start + (stop - start) * min(1.0, step / warmup))
+    return torch.tensor(float(start + (stop - start) * min(1.0, step / warmup)))
 
 
 def cyclical(step: float, period: float, *, ramp: float = 0.5, start: float = 0.0, stop: float = 1.0) -> Tensor:

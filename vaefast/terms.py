@@ -333,8 +333,8 @@ def elbo(
     name = "vaefast.elbo"
     _checks.tensor(name, "mu", mu)
     _checks.beta(name, beta, "mu", mu)
-    options = {"target_scale": target_scale} if isinstance(likelihood, str) else {}
-    log_likelihood = likelihoods.by_name(likelihood, **options).log_prob(recon_x, x, mask=mask, batch_dims=batch_dims)
+    p = likelihoods.by_name(likelihood, target_scale=target_scale)
+    log_likelihood = p.log_prob(recon_x, x, mask=mask, batch_dims=batch_dims)
     kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar, batch_dims=batch_dims)
     if log_likelihood.shape != kl.shape:
         raise ValueError(

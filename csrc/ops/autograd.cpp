@@ -190,15 +190,15 @@ Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList
 
 // No wrapper of torch.func, no subclass, view flag, layout or tangent with a meaning of its own.
 bool is_ordinary(const Tensor& t) {
-  const auto keys_on = [](at::DeviceType device) {
-    const c10::InferenceMode off(false);  // whatever mode the first call comes in
-    return at::empty({0}, at::device(device)).key_set();
+  const auto keys_on = [](c10::DispatchKey device, c10::BackendComponent backend) {
+    return c10::DispatchKeySet(device) | c10::inplace_or_view_ks | c10::getAutogradRelatedKeySetFromBackend(backend) |
+           c10::getAutocastRelatedKeySetFromBackend(backend);
   };
-  static const c10::DispatchKeySet cpu = keys_on(at::kCPU);
+  static const c10::DispatchKeySet cpu = keys_on(c10::DispatchKey::CPU, c10::BackendComponent::CPUBit);
   if (t._fw_grad(0).defined()) return false;
   if (t.is_cpu()) return t.key_set() == cpu;
   if (!t.is_cuda() || !has_backend(at::kCUDA)) return false;
-  static const c10::DispatchKeySet cuda = keys_on(at::kCUDA);
+  static const c10::DispatchKeySet cuda = keys_on(c10::DispatchKey::CUDA, c10::BackendComponent::CUDABit);
   return t.key_set() == cuda;
 }
 
