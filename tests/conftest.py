@@ -29,6 +29,15 @@ def isa(request):
     return request.param
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """VAEFAST_REQUIRE_HOSTS=1: the tests with other libraries in them fail where one is missing."""
+    report = yield
+    if os.environ.get("VAEFAST_REQUIRE_HOSTS") == "1" and item.path.name in ("test_examples.py", "test_guide.py"):
+        report.outcome = "failed" if report.skipped else report.outcome
+    return report
+
+
 @pytest.fixture
 def gpu():
     """A CUDA device; without one the test is skipped, or fails where VAEFAST_REQUIRE_CUDA=1 asks for it."""

@@ -11,16 +11,21 @@ from tests import battery
 from tests.battery import __main__ as command
 from tests.battery import _calls, bitwise, exhaustive, fuzz, never_worse, noise
 
-# Rows that are not met yet: what their name begins with, and why. One that is met after all fails, too.
+# Rows that are not met yet: what their name begins with, how large the number may be that their figure begins with, and why.
+# One that is met after all fails, too.
 OPEN = {
-    "fuzz: elements where only one of": "the rows after it",
-    "fuzz: of them: bernoulli by operand 1": "the composite's gradient by the target is 0 where an infinite logit is right",
-    "fuzz: of them: continuous_bernoulli by operand 1": "the same",
-    "never_worse: cells": "the rows after it",
-    "never_worse: worse: sample by logvar": "torch's exp is the better by a quarter of an ULP",
-    "never_worse: worse: laplace, float32": "the same",
-    "never_worse: worse: bernoulli_probs, float32": "torch's log is the better by a quarter of an ULP",
-}
+    "fuzz: elements where only one of": (2000, "the rows after it"),
+    "fuzz: of them: bernoulli by operand 1": (1000, "the composite's gradient by the target is 0 where an infinite logit is right"),
+    "fuzz: of them: continuous_bernoulli by operand 1": (1000, "the same"),
+    "never_worse: cells": (536, "the rows after it"),
+    "never_worse: worse: sample by logvar": (1.25, "torch's exp is the better by a quarter of an ULP"),
+    "never_worse: worse: laplace, float32": (1.1, "the same"),
+    "never_worse: worse: bernoulli_probs, float32": (1.8, "torch's log is the better by a quarter of an ULP"),
+}  # fmt: skip
+
+
+def known(name: str, figure: str) -> bool:
+    return any(name.startswith(each) and float(figure.split()[0]) <= most for each, (most, _) in OPEN.items())
 
 
 @pytest.mark.parametrize("group", battery.GROUPS)
@@ -29,8 +34,7 @@ def test_group(group):
     found = list(battery.rows(group, quick=True))
     assert found
     unmet = {f"{group}: {row.name}": row.figure for row in found if not row.met}
-    new = {name: figure for name, figure in unmet.items() if not name.startswith(tuple(OPEN))}
-    assert not new
+    assert not {name: figure for name, figure in unmet.items() if not known(name, figure)}
     stale = [each for each in OPEN if each.startswith(f"{group}: ") and not any(n.startswith(each) for n in unmet)]
     assert not stale, "met now: take them off the list"
 

@@ -160,6 +160,21 @@ def test_evaluate_looks_at_other_data_too(tmp_path, capsys):
     assert "a likelihood of counts needs whole numbers" in capsys.readouterr().err
 
 
+def test_evaluate_looks_at_all_of_other_data(tmp_path, digits, capsys):
+    """Its mean is that of its halves, each looked at alone, but for the noise; and no epoch of the run is about it."""
+    x = np.random.default_rng(0).random((40, 8, 8), np.float32)
+    x[20:] *= 0.1
+    log_px = []
+    for part in (x, x[:20], x[20:]):
+        np.save(tmp_path / "x.npy", part)
+        capsys.readouterr()
+        assert run("evaluate", digits, "--data", tmp_path / "x.npy", "--num-samples", "200", "--json") == 0
+        log_px.append(json.loads(capsys.readouterr().out))
+    whole, *halves = (each["test_log_likelihood"] for each in log_px)
+    assert whole == pytest.approx(sum(halves) / 2, rel=0.02) and abs(halves[0] - halves[1]) > 5
+    assert "first_epoch_test_elbo" not in log_px[0]
+
+
 def test_info(capsys):
     assert run("info", "--json") == 0
     info = json.loads(capsys.readouterr().out)
@@ -177,6 +192,7 @@ def test_bad_input_is_one_line_and_touches_nothing(tmp_path, digits, capsys, mon
     np.save(bad / "one.npy", np.zeros((1, 4)))
     np.save(bad / "nan.npy", np.full((9, 4), np.nan))
     np.save(bad / "wide.npy", np.full((9, 4), 7.0))
+    np.save(bad / "huge.npy", np.full((9, 4), 1e300))
     np.save(bad / "strings.npy", np.array(["a", "b"]))
     np.save(bad / "deep.npy", np.zeros((2, 2, 2, 2, 2)))
     (bad / "short.idx").write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 28, 28) + b"12")
@@ -215,6 +231,11 @@ def test_bad_input_is_one_line_and_touches_nothing(tmp_path, digits, capsys, mon
         ("train", "--model", "conv", "--channels", "4,8,16,32"): "sides divisible by 16",
         ("train", "--device", "nonsense"): "--device nonsense",
         ("train", "--out", digits): "exists already",
+        ("train", "--out", digits / "config.json" / "run"): "config.json is no folder",
+        ("train", "--model", "conv", "--channels", ""): "--channels needs one number for each stage",
+        ("train", "--data", "bad/huge.npy"): "or some beyond float32",
+        ("train", "--config", "bad"): "--config bad: cannot be read (Is a directory)",
+        ("train", "--resume", digits): "it goes on with a larger number: --epochs",
         ("evaluate", "nowhere"): "not a run",
     }
     for arguments, message in cases.items():
@@ -222,17 +243,24 @@ def test_bad_input_is_one_line_and_touches_nothing(tmp_path, digits, capsys, mon
         error = capsys.readouterr().err
         assert message in error.replace("\n", " ") and "Traceback" not in error, error
         assert len([line for line in error.splitlines() if line.startswith("vaefast ")]) == 1
-    for arguments in (
-        ["train", "--epochs", "0"],
-        ["train", "--seed", str(10**30)],
-        ["train", "--beta", "-1"],
-        ["train", "--likelihood", "x"],
-        ["fly"],
-        [],
-    ):
+    for arguments, message in {
+        ("train", "--epochs", "0"): "vaefast train: --epochs must be a positive whole number, got '0'",
+        ("train", "--seed", str(10**30)): f"--seed must be a whole number of 64 bits, got '{10**30}'",
+        ("train", "--beta", "-1"): "--beta must be a number from 0 on, got '-1'",
+        ("train", "--data", ""): "--data must be digits, a file or a folder, got ''",
+        (
+            "train",
+            "--hidden-dims",
+            "4,x",
+        ): "--hidden-dims must be positive whole numbers, with commas between, got '4,x'",
+        ("train", "--likelihood", "x"): "argument --likelihood: invalid choice: 'x'",
+        ("fly",): "invalid choice: 'fly'",
+        (): "the following arguments are required: command",
+    }.items():
         with pytest.raises(SystemExit) as exit_:
             run(*arguments)
-        assert exit_.value.code == 2
+        error = capsys.readouterr().err
+        assert exit_.value.code == 2 and message in error and len(error.splitlines()) == 1, error
     assert before == {f: f.stat().st_mtime_ns for f in digits.iterdir()}
     assert {f.name for f in tmp_path.iterdir()} == {"bad"}
 
@@ -279,7 +307,7 @@ def trained(folder, *options):
     assert run("train", *QUICK, *options, "--out", folder) == 0
     from vaefast import runs
 
-    return runs.load_run(folder, torch.device("cpu"))[1].eval()
+    return runs.load_run(folder, torch.device("cpu"))[2].eval()
 
 
 @torch.no_grad()
@@ -426,7 +454,9 @@ def test_bad_input_of_what_uses_a_run(tmp_path, digits, capsys, monkeypatch):
         ("reconstruct", digits, "text.txt"): "not a .npy, .npz or IDX file",
         ("reconstruct", "nowhere", "wide.npy"): "not a run of vaefast train",
         ("sample", "nowhere"): "not a run of vaefast train",
-        ("sample", digits, "--out", "no/samples.png"): "No such file or directory",
+        ("sample", digits, "--out", "no/samples.png"): "--out no/samples.png: there is no folder no",
+        ("sample", digits, "--out", digits / "samples.png"): "a run keeps its own pictures there",
+        ("evaluate", "nine.png"): "nine.png: not a run of vaefast train, which is a folder",
         ("sample", digits, "-n", "100000"): "-n 100000: a picture holds at most 2500 samples",
         ("export", "nowhere"): "not a run of vaefast train",
         ("export", digits, "--out", "text.txt"): "--out text.txt: is no folder",
@@ -491,14 +521,14 @@ def test_settings_of_a_toml_file(tmp_path):
 @pytest.mark.parametrize("name, content, message", [
     ("a.json", '{"epoch": 3}', "'epoch' is no setting; did you mean epochs?"),
     ("a.json", '{"zzz": 3}', "'zzz' is no setting; there are data, likelihood"),
-    ("a.json", '{"epochs": "3"}', "epochs must be positive int, got '3'"),
-    ("a.json", '{"epochs": 0}', "epochs must be positive int, got 0"),
-    ("a.json", '{"epochs": 1.5}', "epochs must be positive int, got 1.5"),
-    ("a.json", '{"lr": true}', "lr must be positive float, got True"),
-    ("a.json", '{"seed": null}', "seed must be int of 64 bits, got None"),
+    ("a.json", '{"epochs": "3"}', "epochs must be a positive whole number, got '3'"),
+    ("a.json", '{"epochs": 0}', "epochs must be a positive whole number, got 0"),
+    ("a.json", '{"epochs": 1.5}', "epochs must be a positive whole number, got 1.5"),
+    ("a.json", '{"lr": true}', "lr must be a positive number, got True"),
+    ("a.json", '{"seed": null}', "seed must be a whole number of 64 bits, got None"),
     ("a.json", '{"model": "cnn"}', "model must be one of mlp, conv, got 'cnn'"),
-    ("a.json", '{"hidden_dims": [4, "x"]}', "hidden_dims must be list of positive int"),
-    ("a.json", '{"beta": -1}', "beta must be float from 0 on, got -1"),
+    ("a.json", '{"hidden_dims": [4, "x"]}', "hidden_dims must be positive whole numbers, with commas between"),
+    ("a.json", '{"beta": -1}', "beta must be a number from 0 on, got -1"),
     ("a.json", '{"gradient": "dreg"}', "--gradient is for --objective iwae"),
     ("a.json", '{"train_samples": 4}', "--train-samples is for --objective iwae"),
     ("a.json", '[1]', "expected names and values, got a list"),

@@ -337,8 +337,6 @@ def test_a_run_ends_in_a_table_and_a_file(tmp_path, monkeypatch, capsys):
 
 def test_the_readme_shows_the_committed_results():
     readme, file = (ROOT / "README.md").read_text(), command.RESULTS / "hosts.json"
-    if not file.exists() or command.BEGIN not in readme:
-        pytest.skip("no table of hosts yet")
     shown = readme[readme.index(command.BEGIN) + len(command.BEGIN) : readme.index(command.END)]
     assert shown == command.section(report.load(file))
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests import accuracy, native
+from tests.battery.exhaustive import WORST
 from vaefast import ELBOLoss, _ops, autograd
 from vaefast import functional as VF
 
@@ -34,32 +35,6 @@ def test_a_broken_kernel_would_be_outside():
     assert ulps(-0.5 * (1 + logvar - mu.pow(2) - logvar.exp()), kl, (mu, logvar)) > 1e4
 
 
-def test_never_less_accurate_than_eager():
-    """Largest and mean error of every regime against float64 are at most those of the formulas people write."""
-    F = torch.nn.functional
-    eager = {
-        "bernoulli": lambda logits, x: -F.binary_cross_entropy_with_logits(logits, x, reduction="none"),
-        "bernoulli_probs": lambda p, x: -F.binary_cross_entropy(p, x, reduction="none"),
-        "gaussian_kl": lambda mu, logvar: -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()),
-        "gaussian": lambda mean, x, logvar: torch.distributions.Normal(mean, (0.5 * logvar).exp()).log_prob(x),
-    }
-    cells = 0
-    for quantity in accuracy.QUANTITIES:
-        if quantity.output is not None or quantity.term not in eager:
-            continue
-        for regime, operands in quantity.regimes(50_000, torch.Generator().manual_seed(3)):
-            true = accuracy.exact(quantity.term, operands, None)
-            errors = []
-            for got in (accuracy.computed(quantity.term, operands, None), eager[quantity.term](*operands)):
-                error = (got.double() - true).abs() / accuracy.unit(quantity, operands, true)
-                errors.append(torch.where(true.isfinite(), error, 0.0).nan_to_num(math.inf))
-            ours, theirs = errors
-            assert ours.max() <= theirs.max() * 1.05 or ours.max() <= quantity.bound, regime
-            assert ours.mean() <= theirs.mean() * 1.05 or ours.mean() <= 0.5, regime
-            cells += 1
-    assert cells > 20
-
-
 def ulps(got: np.ndarray, true: np.ndarray) -> float:
     exponent = np.frexp(np.maximum(np.abs(true), 2.0**-126))[1] - 1
     return float(np.nanmax(np.abs(got.astype(np.float64) - true) / np.ldexp(1.0, exponent - 23)))
@@ -81,22 +56,22 @@ def phi(x: np.ndarray) -> np.ndarray:
 
 
 FUNCTIONS = {
-    "f_exp": (np.exp, -104, 88.7, 1.0),
-    "f_log": (np.log, 1e-45, 3e38, 0.95),
-    "f_log1p": (np.log1p, 0, 1, 1.3),
-    "f_log1m": (lambda p: np.log1p(-p), 0, 0.9999999, 2.1),
-    "f_phi": (phi, -1e4, 88.7, 2.8),
-    "f_expm1": (np.expm1, -1e4, 88.7, 1.7),
+    "exp": (np.exp, -104, 88.7),
+    "log": (np.log, 1e-45, 3e38),
+    "log1p": (np.log1p, 0, 1),
+    "log1m": (lambda p: np.log1p(-p), 0, 0.9999999),
+    "phi": (phi, -1e4, 88.7),
+    "expm1": (np.expm1, -1e4, 88.7),
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_elementary_functions(name, isa):
-    function, low, high, bound = FUNCTIONS[name]
+    function, low, high = FUNCTIONS[name]
     x = floats(low, high)
-    x = x[x != 0] if name == "f_log" else x
-    worst = ulps(native.unary(isa, name, x), function(x.astype(np.float64)))
-    assert worst <= bound, f"{worst:.3f} ULP"
+    x = x[x != 0] if name == "log" else x
+    worst = ulps(native.unary(isa, f"f_{name}", x), function(x.astype(np.float64)))
+    assert worst <= WORST[name], f"{worst:.3f} ULP"
 
 
 def test_elementary_functions_at_the_edges(isa):
@@ -226,7 +201,7 @@ def test_kl_is_never_negative_and_zero_only_at_the_prior(isa):
     mu, logvar = torch.zeros(100_000), torch.randn(100_000) * torch.logspace(-20, 1, 100_000)
     kl = autograd.row_sum("gaussian_kl", (mu, logvar), reduction="elementwise")
     assert (kl >= 0).all()
-    assert torch.equal(kl == 0, logvar.abs() < 1e-19) or (kl[logvar.abs() > 1e-18] > 0).all()
+    assert (kl[logvar.abs() > 1e-18] > 0).all()
     assert autograd.row_sum("gaussian_kl", (mu, mu), reduction="sum") == 0
 
 

@@ -140,7 +140,8 @@ def test_every_figure_has_one_sentence(digits_page):
 
 
 def test_page_says_what_the_run_says(digits, digits_page):
-    config, vae, metrics = runs.load_run(digits, torch.device("cpu"))
+    config, _, vae = runs.load_run(digits, torch.device("cpu"))
+    metrics = runs.read_metrics(digits)
     words = " ".join(digits_page.words)
     best = max(metrics, key=lambda row: row["test_elbo"])
     assert f"{best['test_elbo']:.2f}, is that of epoch {best['epoch']}" in words
@@ -230,7 +231,7 @@ def test_any_data(tmp_path, kind):
 
 
 def test_measured_is_what_the_model_says(digits):
-    config, vae, _ = runs.load_run(digits, torch.device("cpu"))
+    config, _, vae = runs.load_run(digits, torch.device("cpu"))
     dataset = training.load_data(config)
     seen = examine.measure(vae, dataset, 300)
     x = dataset.test
@@ -250,7 +251,7 @@ def test_measured_is_what_the_model_says(digits):
 def test_labels_are_those_of_the_samples():
     """Each test image is looked up among scikit-learn's."""
     dataset = training.load_data(runs.Config())
-    labels, names = examine.test_labels(dataset, len(dataset.test))
+    labels, names = examine.labels_of_test(dataset, len(dataset.test))
     assert names == [str(k) for k in range(10)]
     bunch = datasets.load_digits()
     where = {image.tobytes(): int(target) for image, target in zip(bunch.images, bunch.target, strict=True)}
@@ -277,9 +278,24 @@ def test_labels_of_files(tmp_path):
         (tmp_path / "folder" / kind).mkdir(parents=True, exist_ok=True)
         Image.fromarray(x[0]).save(tmp_path / "folder" / kind / f"{k}.png")
     assert examine.labels(str(tmp_path / "folder"), 3) == ["$cat", "dog", "dog"]
+    np.savez(tmp_path / "objects.npz", x=x, y=y.astype(object))
+    np.save(tmp_path / "array.npy", x)
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    assert examine.labels(str(tmp_path / "objects.npz"), 6) is examine.labels(str(tmp_path / "array.npz"), 6) is None
     # A name that matplotlib would take for mathematics, and not understand, is drawn as it is.
     points = np.random.default_rng(0).normal(size=(3, 2))
     assert b"<svg" in plots.codes(points, np.array([0, 1, 1]), ["$cat_{$", "dog"], ("a", "b"))
+
+
+def test_other_data_is_measured_whole(tmp_path, digits):
+    np.save(tmp_path / "other.npy", np.random.default_rng(0).random((30, 8, 8), np.float32))
+    assert (
+        run("report", digits, "--data", tmp_path / "other.npy", "--num-samples", "5", "--out", tmp_path / "page.html")
+        == 0
+    )
+    page = (tmp_path / "page.html").read_text()
+    assert "A variational autoencoder of digits" in page and "Means over 30 samples of " in page
+    assert "measured on " in page and "0 to train on" not in page
 
 
 @pytest.mark.parametrize("arguments", [
@@ -336,7 +352,7 @@ def test_bad_input_is_one_line_and_touches_nothing(tmp_path, digits, digits_page
 
     gone = copy("gone", data="/nowhere/data.npy")
     diverged = copy("diverged")
-    _, vae, _ = runs.load_run(diverged, torch.device("cpu"))
+    _, _, vae = runs.load_run(diverged, torch.device("cpu"))
     torch.nn.init.constant_(next(vae.decoder.parameters()), float("nan"))
     runs.save_file(vae.state_dict(), diverged / "model.safetensors")
     np.save(tmp_path / "other.npy", np.random.default_rng(0).random((9, 4)))
@@ -346,7 +362,7 @@ def test_bad_input_is_one_line_and_touches_nothing(tmp_path, digits, digits_page
         (gone,): "/nowhere/data.npy: no such file",
         (diverged,): "not finite",
         (digits, "--data", tmp_path / "other.npy"): "samples have shape (4,), but the run's model makes (1, 8, 8)",
-        (digits, "--out", tmp_path / "no" / "page.html"): "No such file or directory",
+        (digits, "--out", tmp_path / "no" / "page.html"): "there is no folder",
         (digits, "--device", "nonsense"): "--device nonsense",
     }
     capsys.readouterr()

@@ -15,7 +15,7 @@ import torch
 
 from . import __version__, _ops, options
 
-_EXTRA = "vaefast {command} needs {package}; pip install 'vaefast[cli]' brings everything it uses"
+_EXTRA = "vaefast {command} needs {package}; pip install '.[cli]', in vaefast's sources, brings everything it uses"
 
 
 def _new_folder(wanted: Path | None) -> Path:
@@ -24,6 +24,9 @@ def _new_folder(wanted: Path | None) -> Path:
         return next(path for path in names if not path.exists())
     if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
         raise ValueError(f"--out {wanted}: exists already; name a new folder")
+    around = next(parent for parent in wanted.absolute().parents if parent.exists())
+    if not around.is_dir():
+        raise ValueError(f"--out {wanted}: {around} is no folder")
     return wanted
 
 
@@ -85,10 +88,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from . import runs, training
 
     device = training.choose_device(arguments.device)
-    config, vae, metrics = runs.load_run(arguments.run, device)
-    dataset = training.load_data(replace(config, data=arguments.data or config.data))
+    config, shape, vae = runs.load_run(arguments.run, device)
+    dataset = training.load_data(config, arguments.data)
+    metrics = runs.read_metrics(arguments.run) if arguments.data is None else []  # of the run's own test set
     torch.manual_seed(config.seed)
-    _check_shape(dataset.name, dataset.sample_shape, tuple(vae.sample(1).shape[1:]))
+    _check_shape(dataset.name, dataset.sample_shape, shape)
     result = training.evaluate(vae, dataset.test, arguments.num_samples, device)
     result["test_gap"] = result["test_log_px"] - result["test_elbo"]
     if metrics:
@@ -112,10 +116,12 @@ def _report(arguments: argparse.Namespace) -> None:
     from . import report, runs, training
 
     device = training.choose_device(arguments.device)
-    config, vae, metrics = runs.load_run(arguments.run, device)
-    dataset = training.load_data(replace(config, data=arguments.data or config.data))
-    _check_shape(dataset.name, dataset.sample_shape, runs.load_config(arguments.run)[1])
+    config, shape, vae = runs.load_run(arguments.run, device)
+    dataset = training.load_data(config, arguments.data)
+    _check_shape(dataset.name, dataset.sample_shape, shape)
     out = arguments.out or arguments.run / "report.html"
+    _check_place(out)
+    metrics = runs.read_metrics(arguments.run)
     report.write(out, arguments.run, config, vae, metrics, dataset, arguments.num_samples)
     print(out)
 
@@ -125,10 +131,19 @@ def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -
         raise ValueError(f"{name}: samples have shape {shape}, but the run's model makes {expected}")
 
 
+def _check_place(out: Path) -> None:
+    """A file to write: beside others, but over none of a run's own pictures."""
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    if out.suffix == ".png" and (out.parent / "config.json").exists():
+        raise ValueError(f"--out {out}: a run keeps its own pictures there; name a file in another folder")
+
+
 def _sample(arguments: argparse.Namespace) -> None:
     from . import outputs, runs, training
 
-    _, vae, _ = runs.load_run(arguments.run, training.choose_device(arguments.device))
+    _check_place(arguments.out)
+    _, _, vae = runs.load_run(arguments.run, training.choose_device(arguments.device))
     outputs.sample(vae, arguments.n, arguments.seed, arguments.out)
     print(f"{arguments.n} samples in {arguments.out}")
 
@@ -136,8 +151,8 @@ def _sample(arguments: argparse.Namespace) -> None:
 def _reconstruct(arguments: argparse.Namespace) -> None:
     from . import outputs, runs, training
 
-    config, vae, _ = runs.load_run(arguments.run, training.choose_device(arguments.device))
-    shape = runs.load_config(arguments.run)[1]
+    _check_place(arguments.out)
+    config, shape, vae = runs.load_run(arguments.run, training.choose_device(arguments.device))
     found, shown = outputs.reconstruct(vae, config, shape, arguments.files, arguments.out)
     rest = f", the first of {found}; a .npy file takes all" if shown < found else ""
     print(f"{shown} reconstructions in {arguments.out}{rest}")
@@ -146,9 +161,9 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from . import outputs, runs, training
 
-    _, vae, _ = runs.load_run(arguments.run, training.choose_device(arguments.device))
+    _, shape, vae = runs.load_run(arguments.run, training.choose_device(arguments.device))
     out = arguments.out or arguments.run / "exported"
-    outputs.export(vae, runs.load_config(arguments.run)[1], out)
+    outputs.export(vae, shape, out)
     print(f"{out / 'encoder.pt2'}: x to (mu, logvar)\n{out / 'decoder.pt2'}: z to E[x|z]")
     print("load them with torch.export.load(FILE).module()")
 

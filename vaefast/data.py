@@ -46,16 +46,22 @@ class Dataset:
         for indices in order.split(size):
             yield self.floats(self.train[indices])
 
+    @property
+    def samples(self) -> Tensor:
+        """Those to train on, or where all are held out, those."""
+        return self.train if len(self.train) else self.test
+
     def check_counts(self) -> None:
-        if self.train.dtype is torch.uint8 or bool((self.train < 0).any() or (self.train % 1 != 0).any()):
+        x = self.samples
+        if x.dtype is torch.uint8 or bool((x < 0).any() or (x % 1 != 0).any()):
             raise DataError(
                 f"{self.name}: a likelihood of counts needs whole numbers from 0 on, not images or fractions; "
                 "save counts as a floating-point or integer .npy array of two dimensions"
             )
 
     def check_unit_interval(self) -> None:
-        low, high = float(self.train.min()), float(self.train.max())
-        if self.train.dtype is not torch.uint8 and (low < 0 or high > 1):
+        low, high = float(self.samples.min()), float(self.samples.max())
+        if self.samples.dtype is not torch.uint8 and (low < 0 or high > 1):
             raise DataError(
                 f"{self.name}: values run from {low:g} to {high:g}, but a Bernoulli likelihood needs [0, 1]; "
                 "scale them, or train with --likelihood gaussian"
@@ -63,12 +69,12 @@ class Dataset:
 
 
 def load(source: str, test_fraction: float = 0.2) -> Dataset:
-    """The data set that `--data` names, split at random, the same way every time."""
+    """The data set that `--data` names, split at random, the same way every time; a test_fraction of 1 holds out all."""
     x = _load_digits() if source == "digits" else _load_path(Path(source))
     if len(x) < 2 or x.numel() == 0:
         raise DataError(f"{source}: needs at least 2 samples, got shape {tuple(x.shape)}")
     if not torch.isfinite(x).all():
-        raise DataError(f"{source}: holds NaN or infinite values")
+        raise DataError(f"{source}: holds NaN or infinite values, or some beyond float32")
     order = split_order(len(x))
     held_out = max(1, math.floor(len(x) * test_fraction))
     return Dataset(source, x[order[held_out:]], x[order[:held_out]])
@@ -88,7 +94,7 @@ def read(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
     if tuple(x.shape[1:]) != sample_shape:
         raise DataError(f"{path}: samples have shape {tuple(x.shape[1:])}, the run's have {sample_shape}")
     if not torch.isfinite(x).all():
-        raise DataError(f"{path}: holds NaN or infinite values")
+        raise DataError(f"{path}: holds NaN or infinite values, or some beyond float32")
     return x
 
 
@@ -104,7 +110,7 @@ def _load_path(path: Path) -> Tensor:
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
     try:
-        array = _read_numpy(path) if path.suffix in (".npy", ".npz") else _read_idx(path)
+        array = _read_numpy(path) if path.suffix in (".npy", ".npz") else read_idx(path)
     except DataError:
         raise
     except Exception as error:  # numpy, tokenize, zipfile, gzip and struct each have their own for damaged files
@@ -128,7 +134,7 @@ def _read_numpy(path: Path) -> np.ndarray:
         return np.asarray(archive[names[0]])
 
 
-def _read_idx(path: Path) -> np.ndarray:
+def read_idx(path: Path) -> np.ndarray:
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rb") as file:
         magic = file.read(4)
@@ -183,7 +189,8 @@ def _to_samples(path: Path, array: np.ndarray) -> Tensor:
         raise DataError(f"{path}: holds {array.dtype}, expected numbers")
     if not 2 <= array.ndim <= 4:
         raise DataError(f"{path}: has shape {array.shape}, expected (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C)")
-    kept = array if array.dtype == np.uint8 else array.astype(np.float32)
+    with np.errstate(over="ignore"):  # said when the data is looked at
+        kept = array if array.dtype == np.uint8 else array.astype(np.float32)
     x = torch.from_numpy(np.array(kept, order="C"))
     if x.dim() == 3:
         return x.unsqueeze(1)

@@ -62,6 +62,18 @@ def measure(vae: VAE, dataset: Dataset, num_samples: int) -> Measured:
 def labels(source: str, count: int) -> Sequence[Any] | None:
     """The classes of a data set's samples in the order of its file: of the digits, of an .npz that holds them, of an IDX
     file with the labels' file beside it, of images in several folders. None where there are none that fit."""
+    try:
+        found = _labels(source)
+    except Exception:  # numpy, zipfile, gzip and struct each have their own; a page without labels is a page
+        return None
+    if found is None:
+        return None
+    array = np.asarray(found)
+    fits = array.shape == (count,) and array.dtype.kind in "biuU" and 2 <= len(np.unique(array)) <= _CLASSES
+    return array.tolist() if fits else None
+
+
+def _labels(source: str) -> Any:
     found: Any = None
     path = Path(source)
     if source == "digits":
@@ -76,26 +88,14 @@ def labels(source: str, count: int) -> Sequence[Any] | None:
             names = [n for n in ("y_train", "train_labels", "labels", "y", "target") if n in archive.files]
             found = archive[names[0]] if names else None
     else:
-        found = _idx_labels(path)
-    if found is None:
-        return None
-    array = np.asarray(found)
-    fits = array.shape == (count,) and array.dtype.kind in "biuU" and 2 <= len(np.unique(array)) <= _CLASSES
-    return array.tolist() if fits else None
+        # train-images-idx3-ubyte has its labels in train-labels-idx1-ubyte.
+        beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+        if beside.name != path.name and beside.is_file():
+            found = data.read_idx(beside)
+    return found
 
 
-def _idx_labels(path: Path) -> Any:
-    """train-images-idx3-ubyte has its labels in train-labels-idx1-ubyte."""
-    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
-    if beside.name == path.name or not beside.is_file():
-        return None
-    try:
-        return data._read_idx(beside)
-    except Exception:  # gzip, struct and the like each have their own; a page without labels is a page
-        return None
-
-
-def test_labels(dataset: Dataset, codes: int) -> tuple[np.ndarray | None, list[str]]:
+def labels_of_test(dataset: Dataset, codes: int) -> tuple[np.ndarray | None, list[str]]:
     """Of the first test samples, as indices into the classes' names."""
     count = len(dataset.train) + len(dataset.test)
     if len(dataset.test) < codes or (given := labels(dataset.name, count)) is None:

@@ -5,11 +5,12 @@ import difflib
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import __version__
 from .likelihoods import NAMES
@@ -31,7 +32,7 @@ def _positive(kind: type) -> Any:
             raise ValueError
         return value
 
-    parse.__name__ = f"positive {kind.__name__}"
+    parse.__name__ = {int: "a positive whole number", float: "a positive number"}[kind]
     return parse
 
 
@@ -42,7 +43,7 @@ def _not_negative(text: str) -> float:
     return value
 
 
-_not_negative.__name__ = "float from 0 on"
+_not_negative.__name__ = "a number from 0 on"
 
 
 def _seed(text: str) -> int:
@@ -52,14 +53,23 @@ def _seed(text: str) -> int:
     return value
 
 
-_seed.__name__ = "int of 64 bits"
+_seed.__name__ = "a whole number of 64 bits"
 
 
 def _sizes(text: str) -> tuple[int, ...]:
     return tuple(_positive(int)(part) for part in text.split(",") if part)
 
 
-_sizes.__name__ = "list of positive int"
+_sizes.__name__ = "positive whole numbers, with commas between"
+
+
+def _source(text: str) -> str:
+    if not text:
+        raise ValueError
+    return text
+
+
+_source.__name__ = "digits, a file or a folder"
 
 
 def _ending(*suffixes: str) -> Any:
@@ -70,19 +80,31 @@ def _ending(*suffixes: str) -> Any:
             raise ValueError
         return Path(text)
 
-    parse.__name__ = f"file name that ends in {' or '.join(suffixes)}"
+    parse.__name__ = f"a file name that ends in {' or '.join(suffixes)}"
     return parse
 
 
+class _Parser(argparse.ArgumentParser):
+    """One sentence for a mistake, in the words that --config has, instead of all that may be said."""
+
+    def error(self, message: str) -> NoReturn:
+        message = re.sub(
+            r"^argument (.*?): invalid (.*) value: (.*)$", r"\1 must be \2, got \3", message, flags=re.DOTALL
+        )
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help says what may be said\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="vaefast", description="Train and examine variational autoencoders.")
+    top = _Parser(prog="vaefast", description="Train and examine variational autoencoders.")
     top.add_argument("--version", action="version", version=f"vaefast {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
 
     # What is not given is not there: the defaults are runs.Config's.
     suppress = argparse.SUPPRESS
     train = commands.add_parser("train", help="train a VAE and write a run folder", argument_default=suppress)
-    train.add_argument("--data", help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images")
+    train.add_argument(
+        "--data", type=_source, help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images"
+    )
     train.add_argument("--likelihood", choices=NAMES, help="default: bernoulli")
     train.add_argument("--objective", choices=("elbo", "iwae"), help="default: elbo")
     train.add_argument(
@@ -91,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--gradient", choices=("standard", "stl", "dreg"), help="of iwae's encoder; default: standard")
     train.add_argument("--model", choices=("mlp", "conv"), help="default: mlp")
     train.add_argument("--latent-dim", type=_positive(int), help="default: 16")
-    train.add_argument("--hidden-dims", type=_sizes, metavar="N,N,...", help="of the mlp; default: 400")
+    train.add_argument("--hidden-dims", type=_sizes, metavar="N,N,...", help="of the mlp, '' for none; default: 400")
     train.add_argument("--channels", type=_sizes, metavar="N,N,...", help="of the conv model; default: 32,64")
     train.add_argument("--beta", type=_not_negative, help="weight of the KL; default: 1")
     train.add_argument("--epochs", type=_positive(int), help="default: 100")
@@ -121,25 +143,30 @@ def parser() -> argparse.ArgumentParser:
 
     def of_a_run(name: str, help: str, **more: Any) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, **more)
-        command.add_argument("run", type=Path, metavar="RUN")
-        command.add_argument("--device", default="auto")
+        command.add_argument("run", type=Path, metavar="RUN", help="a folder that vaefast train has written")
+        command.add_argument("--device", default="auto", help="such as cuda:1; default: auto, a GPU where there is one")
         return command
 
     evaluate = of_a_run("evaluate", "test ELBO, log p(x) and their gap of a run")
-    evaluate.add_argument("--data", help="instead of the run's")
-    evaluate.add_argument("--num-samples", type=_positive(int), default=5000, help="importance samples for log p(x)")
-    evaluate.add_argument("--json", action="store_true")
+    other = "measure on all of this file or folder, not on what the run has held out of its own data"
+    evaluate.add_argument("--data", type=_source, help=other)
+    evaluate.add_argument(
+        "--num-samples", type=_positive(int), default=5000, help="importance samples for log p(x); default: 5000"
+    )
+    evaluate.add_argument("--json", action="store_true", help="print it as JSON")
 
     report = of_a_run("report", "one HTML page about a run: curves, pictures, codes, bounds, settings")
-    report.add_argument("--data", help="instead of the run's")
-    report.add_argument("--num-samples", type=_positive(int), default=500, help="importance samples for log p(x); 500")
-    report.add_argument("--out", type=_ending(".html"), metavar="FILE.html", help="RUN/report.html")
+    report.add_argument("--data", type=_source, help=other)
+    report.add_argument(
+        "--num-samples", type=_positive(int), default=500, help="importance samples for log p(x); default: 500"
+    )
+    report.add_argument("--out", type=_ending(".html"), metavar="FILE.html", help="default: RUN/report.html")
 
     sample = of_a_run("sample", "pictures of what a run's model makes: E[x|z] for z drawn from the prior")
-    sample.add_argument("-n", type=_positive(int), default=64, help="how many; 64")
-    sample.add_argument("--seed", type=_seed, default=0, help="0")
+    sample.add_argument("-n", type=_positive(int), default=64, help="how many; default: 64")
+    sample.add_argument("--seed", type=_seed, default=0, help="default: 0")
     sample.add_argument("--out", type=_ending(".png", ".npy"), default=Path("samples.png"), metavar="FILE",
-                        help="samples.png; a .npy file takes the numbers")  # fmt: skip
+                        help="default: samples.png; a .npy file takes the numbers")  # fmt: skip
 
     reconstruct = of_a_run(
         "reconstruct", "your data beside what a run's model makes of it: E[x|z] at the mean of q(z|x)"
@@ -147,14 +174,14 @@ def parser() -> argparse.ArgumentParser:
     reconstruct.add_argument("files", nargs="+", type=Path, metavar="FILE",
                              help="images, folders of images, or .npy, .npz or IDX files")  # fmt: skip
     reconstruct.add_argument("--out", type=_ending(".png", ".npy"), default=Path("reconstructions.png"), metavar="FILE",
-                             help="reconstructions.png; a .npy file takes the numbers")  # fmt: skip
+                             help="default: reconstructions.png; a .npy file takes the numbers")  # fmt: skip
 
     export = of_a_run("export", "a run's encoder and decoder as programs that need torch alone", epilog=_LOADING,
                       formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    export.add_argument("--out", type=Path, metavar="FOLDER", help="RUN/exported")
+    export.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/exported")
 
     info = commands.add_parser("info", help="version and build")
-    info.add_argument("--json", action="store_true")
+    info.add_argument("--json", action="store_true", help="print it as JSON")
     return top
 
 
@@ -171,6 +198,8 @@ def _read(path: Path) -> dict[str, Any]:
         record = load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"--config {path}: no such file") from None
+    except OSError as error:
+        raise ValueError(f"--config {path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:  # both decoders' errors, and that of bytes that are no text
         raise ValueError(f"--config {path}: is not {path.suffix[1:] or 'json'} ({error})") from None
     if not isinstance(record, dict):
@@ -223,6 +252,8 @@ def make_config(kind: type, given: dict[str, Any], settings: dict[str, Any]) -> 
         raise ValueError("--train-samples is for --objective iwae")
     if config.objective == "elbo" and config.gradient != "standard":
         raise ValueError("--gradient is for --objective iwae")
+    if config.model == "conv" and not config.channels:
+        raise ValueError("--channels needs one number for each stage")
     if config.objective == "iwae" and config.beta != 1:
         raise ValueError("--beta is for --objective elbo; the importance-weighted bound has no KL to weigh")
     return config

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import __version__, _ops, functional, options, page, plots
 from .data import Dataset
-from .examine import CODED, Measured, measure, test_labels
+from .examine import CODED, Measured, labels_of_test, measure
 from .model import VAE
 from .runs import Config, RunError
 
@@ -220,7 +220,7 @@ def _card(run: Path, config: Config, vae: VAE, dataset: Dataset, named: list[str
         return sum(p.numel() for p in module.parameters())
 
     record = json.loads((run / "config.json").read_text())
-    x = dataset.train if dataset.train.dtype is torch.uint8 else dataset.train.float()
+    x = dataset.samples if dataset.samples.dtype is torch.uint8 else dataset.samples.float()
     model = {
         "parameters": f"{parameters(vae):,} (encoder {parameters(vae.encoder):,}, decoder {parameters(vae.decoder):,})",
         "sample shape": dataset.sample_shape,
@@ -229,9 +229,11 @@ def _card(run: Path, config: Config, vae: VAE, dataset: Dataset, named: list[str
         "prior": "standard normal",
     }
     about = {
-        "data": dataset.name,
-        "samples": f"{len(dataset.train):,} to train on, {len(dataset.test):,} held out",
-        "type": dataset.train.dtype,
+        "data": config.data if len(dataset.train) else f"{config.data}; measured on {dataset.name}",
+        "samples": f"{len(dataset.train):,} to train on, {len(dataset.test):,} held out"
+        if len(dataset.train)
+        else len(dataset.test),
+        "type": dataset.samples.dtype,
         "values": f"from {float(x.min()):g} to {float(x.max()):g}, mean {float(x.float().mean()):.4g}",
         "labels": ", ".join(named) if named else "none",
     }
@@ -273,13 +275,14 @@ def write(
 ) -> None:
     """Measures the model and writes the page, which takes its place when it is whole."""
     seen = measure(vae, dataset, num_samples)
-    classes, named = test_labels(dataset, len(seen.mu))
+    classes, named = labels_of_test(dataset, len(seen.mu))
     active = int(functional.active_units(seen.mu).sum())
     name = run.resolve().name
     sizes = " x ".join(map(str, dataset.sample_shape))
+    trained = f" on {len(dataset.train):,} samples" if len(dataset.train) else ""
     head = page.paragraph(
-        f"A variational autoencoder of {dataset.name}: {config.model}, {config.latent_dim} latent dimensions, likelihood "
-        f"{config.likelihood}, {len(metrics)} epochs on {len(dataset.train):,} samples of {sizes}."
+        f"A variational autoencoder of {config.data}: {config.model}, {config.latent_dim} latent dimensions, likelihood "
+        f"{config.likelihood}, {len(metrics)} epochs{trained} of {sizes}."
     )
     first = page.numbers(
         (
@@ -292,7 +295,8 @@ def write(
         )
     )
     note = page.paragraph(
-        f"Means over {len(seen.elbo)} test samples, in nats per sample; log p(x) by {num_samples} importance samples each."
+        f"Means over {len(seen.elbo)} samples of {dataset.name} that the model was not trained on, in nats per sample; "
+        f"log p(x) by {num_samples} importance samples each."
     )
     links = "".join(f'<a href="#{name}">{page.text(title)}</a>' for name, title in _SECTIONS.items())
     again = page.section(

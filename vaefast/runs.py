@@ -207,6 +207,8 @@ def _possible(name: str, value: Any) -> bool:
 
 def load_config(run: Path) -> tuple[Config, tuple[int, ...]]:
     """The settings of a run's folder, and the shape of one sample."""
+    if run.exists() and not run.is_dir():
+        raise RunError(f"{run}: not a run of vaefast train, which is a folder")
     try:
         record = json.loads((run / "config.json").read_text())
         fields: dict[str, Any] = {
@@ -227,8 +229,8 @@ def load_config(run: Path) -> tuple[Config, tuple[int, ...]]:
         raise RunError(f"{run / 'config.json'}: damaged ({type(error).__name__}: {error})") from None
 
 
-def load_run(run: Path, device: torch.device) -> tuple[Config, VAE, list[dict[str, Any]]]:
-    """The settings, the trained model and the metrics of a run's folder."""
+def load_run(run: Path, device: torch.device) -> tuple[Config, tuple[int, ...], VAE]:
+    """The settings, the shape of one sample and the trained model of a run's folder."""
     config, shape = load_config(run)
     try:
         with torch.device("meta"):
@@ -236,9 +238,8 @@ def load_run(run: Path, device: torch.device) -> tuple[Config, VAE, list[dict[st
         weights, _ = _load(run / "model.safetensors", expected)
         vae = config.build(shape)
         vae.load_state_dict(weights)
-        metrics = read_metrics(run)
     except RunError:
         raise
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise RunError(f"{run}: cannot be loaded ({str(error).splitlines()[0]})") from None
-    return config, vae.to(device), metrics
+    return config, shape, vae.to(device)

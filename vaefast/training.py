@@ -56,8 +56,9 @@ class Objective(nn.Module):
         return self.criterion(self.vae.decode_samples(z), x, z, mu, logvar)
 
 
-def load_data(config: Config) -> data.Dataset:
-    dataset = data.load(config.data)
+def load_data(config: Config, other: str | None = None) -> data.Dataset:
+    """The run's data, split; or all of another file's, to test on."""
+    dataset = data.load(config.data) if other is None else data.load(other, test_fraction=1.0)
     check_data(dataset, config)
     return dataset
 
@@ -138,7 +139,7 @@ def train(
     done = runs.load_checkpoint(out, vae, optimizer) if resume else 0
     metrics = runs.read_metrics(out)[:done] if resume else []
     if done >= config.epochs:
-        raise RunError(f"{out}: has finished its {done} epochs; --epochs N goes on to N")
+        raise RunError(f"{out}: has finished its {done} epochs; it goes on with a larger number: --epochs {2 * done}")
     step: nn.Module = objective
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -102,7 +102,7 @@ VAEFAST_HD T rounding_of_difference(T a, T b, T difference) {
 }
 
 // a b + log1p(e) for a, b >= 0 and 0 <= e <= 1. The logarithm is not rounded by itself: with a fused multiply-add its
-// largest part is added last; without one, what rounding takes from the sums is added at the end.
+// largest part is added last; without one, what rounding takes from the sums is added at the end. log1p alone 1.5 ULP.
 VAEFAST_HD float add_log1p(float a, float b, float e) {
   // (log1p(e) - e) / e^2, 2^-27.5
   constexpr float c0 = -0.4999993f;

@@ -20,8 +20,8 @@ from vaefast import _ops
 from . import Row
 
 SOURCE = Path(__file__).parent / "exhaustive.cpp"
-# In ULP of the true value: what csrc/math/scalar.h says of its functions, tests/test_numerics.py of log1p, and README.md of
-# the two parts, which are the Bernoulli's value and gradient where a target is 0 or 1.
+# In ULP of the true value: what csrc/math/scalar.h says of its functions, and README.md of the two parts, which are the
+# Bernoulli's value and gradient where a target is 0 or 1.
 WORST = {
     "exp": 1.02,
     "exp_subnormal": 1.0,
