@@ -45,7 +45,7 @@ MUTANTS = (
     Mutant("a scale ignored", "csrc/cpu/loops.inl", "to[i] = T(widen(from[i])) * factor;", "to[i] = T(widen(from[i]));", LOSSES),
     Mutant("a missing load of nothing", "csrc/cpu/loops.inl", "n == 0 ? T(0) : ", "", "tests/test_noise.py"),
     # noise
-    Mutant("nine rounds", "csrc/cpu/loops.inl", "round < 10; ++round", "round < 9; ++round", "tests/test_noise.py"),
+    Mutant("nine rounds", "csrc/cpu/loops.inl", "rounds<5, 10>(seed)", "rounds<5, 9>(seed)", "tests/test_noise.py"),
     Mutant("noise from the tile", "csrc/cpu/tiles.h", "uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col)", "uint64_t(t.col)", "tests/test_noise.py"),
     Mutant("one key for all", "csrc/ops/cpu.cpp", "words[0] = int64_t(g->random64());", "words[0] = 42;", "tests/test_noise.py"),
     # operators and autograd
