@@ -127,5 +127,5 @@ def test_the_output_is_never_whole():
 def test_bad_input(change, error, message):
     arguments = dict(zip(("h", "weight", "bias", "x"), case(), strict=True)) | change
     positional = [arguments.pop(name) for name in ("h", "weight", "bias", "x")]
-    with pytest.raises(error, match=f"vaefast.linear_bernoulli_log_likelihood: {message}"):
+    with pytest.raises(error, match=f"vaefast.functional.linear_bernoulli_log_likelihood: {message}"):
         VF.linear_bernoulli_log_likelihood(*positional, **arguments)

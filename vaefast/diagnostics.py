@@ -46,7 +46,7 @@ def kl_decomposition(
         >>> bool((sum(parts).abs() < 1e-5).all())  # q is the prior
         True
     """
-    name = "vaefast.kl_decomposition"
+    name = "vaefast.functional.kl_decomposition"
     _checks.latent(name, mu, logvar)
     _checks.tensor(name, "z", z)
     _checks.same_shape(name, "z", z, "mu", mu)
@@ -87,7 +87,7 @@ def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
         >>> active_units(torch.tensor([[-1.0, 0.01], [1.0, 0.0]]))
         tensor([ True, False])
     """
-    name = "vaefast.active_units"
+    name = "vaefast.functional.active_units"
     _checks.tensor(name, "mu", mu)
     _checks.number(name, "threshold", threshold, minimum=0.0)
     if mu.dim() < 2 or mu.shape[0] < 2:
@@ -108,5 +108,5 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
         >>> effective_sample_size(torch.zeros(4, 1))
         tensor([4.])
     """
-    log_w = check_log_w("vaefast.effective_sample_size", log_w, 2)
+    log_w = check_log_w("vaefast.functional.effective_sample_size", log_w, 2)
     return 1 / log_w.softmax(0).square().sum(0)

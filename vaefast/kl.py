@@ -34,7 +34,7 @@ def free_bits_kl(kl: Tensor, free_bits: float, per: str = "dimension") -> Tensor
         >>> free_bits_kl(kl, 0.5), free_bits_kl(kl, 0.5, "element"), free_bits_kl(kl, 3.0, "total")
         (tensor(2.5000), tensor([1.5000, 3.5000]), tensor(3.))
     """
-    name = "vaefast.free_bits_kl"
+    name = "vaefast.functional.free_bits_kl"
     _checks.tensor(name, "kl", kl)
     _checks.number(name, "free_bits", free_bits, minimum=0.0)
     _checks.choice(name, "per", per, FREE_BITS)
@@ -62,7 +62,7 @@ def capacity_kl(kl: Tensor, capacity: float | Tensor, gamma: float = 1000.0) -> 
         >>> capacity_kl(torch.tensor([1.0, 2.0]), 2.0, gamma=10.0)
         tensor(5.)
     """
-    name = "vaefast.capacity_kl"
+    name = "vaefast.functional.capacity_kl"
     _checks.tensor(name, "kl", kl)
     _checks.number(name, "gamma", gamma, minimum=0.0)
     if not isinstance(capacity, Tensor):
@@ -92,7 +92,7 @@ def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:
         >>> hierarchical_kl([(top, 0 * top), (below, below, below + 1, below)])  # 3 / 2 + 256 / 2
         tensor([129.5000, 129.5000])
     """
-    name = "vaefast.hierarchical_kl"
+    name = "vaefast.functional.hierarchical_kl"
     total: Tensor | None = None
     if not layers:
         raise ValueError(f"{name}: layers is empty")
@@ -141,7 +141,7 @@ def balanced_kl(
         >>> balanced_kl(torch.ones(2, 1), torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(2, 1))
         tensor([0.5000, 0.5000])
     """
-    name = "vaefast.balanced_kl"
+    name = "vaefast.functional.balanced_kl"
     _checks.number(name, "balance", balance, minimum=0.0)
     if balance > 1:
         raise ValueError(f"{name}: balance must be in [0, 1], got {balance}")

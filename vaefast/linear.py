@@ -141,11 +141,11 @@ def linear_bernoulli_log_likelihood(
     Example:
         >>> head, h, x = torch.nn.Linear(8, 30_000), torch.rand(4, 8), torch.ones(4, 30_000, dtype=torch.bool)
         >>> mu, logvar = torch.zeros(4, 2), torch.zeros(4, 2)
-        >>> from vaefast.terms import gaussian_kl
+        >>> from vaefast.functional import gaussian_kl
         >>> fit = linear_bernoulli_log_likelihood(h, head.weight, head.bias, x, reduction="mean")
         >>> (gaussian_kl(mu, logvar, reduction="mean") - fit).backward()  # minus the ELBO
     """
-    name = "vaefast.linear_bernoulli_log_likelihood"
+    name = "vaefast.functional.linear_bernoulli_log_likelihood"
     for argument, tensor, dims in (("h", h, 2), ("weight", weight, 2), ("bias", bias, 1), ("x", x, 2)):
         if argument == "bias" and tensor is None:
             continue

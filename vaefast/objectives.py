@@ -58,7 +58,7 @@ def log_weights(
         >>> log_weights(torch.zeros(7, 4, 3), torch.ones(4, 3), z, mu, logvar)[0]  # q is the prior: 3 log 1/2 remains
         tensor([-2.0794, -2.0794, -2.0794, -2.0794])
     """
-    name = "vaefast.log_weights"
+    name = "vaefast.functional.log_weights"
     _checks.latent(name, mu, logvar)
     _checks.sample(name, z)
     if z.dim() != mu.dim() + 1 or z.shape[1:] != mu.shape:
@@ -109,7 +109,7 @@ def iwae_bound(log_w: Tensor) -> Tensor:
         >>> iwae_bound(torch.tensor([[1.0], [3.0]]).log())
         tensor([0.6931])
     """
-    log_w = check_log_w("vaefast.iwae_bound", log_w, 2)
+    log_w = check_log_w("vaefast.functional.iwae_bound", log_w, 2)
     return log_w.logsumexp(0) - math.log(log_w.shape[0])
 
 
@@ -129,7 +129,7 @@ def renyi_bound(log_w: Tensor, alpha: float) -> Tensor:
         >>> renyi_bound(torch.tensor([[1.0], [4.0]]).log(), alpha=0.5)  # log 1.5^2
         tensor([0.8109])
     """
-    name = "vaefast.renyi_bound"
+    name = "vaefast.functional.renyi_bound"
     log_w = check_log_w(name, log_w, 2)
     _checks.number(name, "alpha", alpha)
     mean, c = log_w.mean(0), 1 - alpha
@@ -159,7 +159,7 @@ def miwae_bound(log_w: Tensor) -> Tensor:
         >>> miwae_bound(torch.tensor([[[1.0], [3.0]], [[2.0], [2.0]]]).log())
         tensor([0.6931])
     """
-    log_w = check_log_w("vaefast.miwae_bound", log_w, 3)
+    log_w = check_log_w("vaefast.functional.miwae_bound", log_w, 3)
     return (log_w.logsumexp(1) - math.log(log_w.shape[1])).mean(0)
 
 
@@ -182,7 +182,7 @@ def piwae_bounds(log_w: Tensor) -> PIWAEBounds:
         >>> piwae_bounds(torch.zeros(2, 3, 1)).decoder
         tensor([0.])
     """
-    log_w = check_log_w("vaefast.piwae_bounds", log_w, 3)
+    log_w = check_log_w("vaefast.functional.piwae_bounds", log_w, 3)
     return PIWAEBounds(iwae_bound(log_w.flatten(0, 1)), miwae_bound(log_w))
 
 
@@ -200,7 +200,7 @@ def ciwae_bound(log_w: Tensor, beta: float) -> Tensor:
         >>> ciwae_bound(torch.tensor([[1.0], [3.0]]).log(), beta=0.0)
         tensor([0.6931])
     """
-    name = "vaefast.ciwae_bound"
+    name = "vaefast.functional.ciwae_bound"
     _checks.number(name, "beta", beta, minimum=0.0)
     if beta > 1:
         raise ValueError(f"{name}: beta must be in [0, 1], got {beta}")

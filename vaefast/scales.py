@@ -19,7 +19,7 @@ def logvar_from_scale(scale: Tensor) -> Tensor:
         >>> logvar_from_scale(torch.tensor([1.0, 2.0]))
         tensor([0.0000, 1.3863])
     """
-    _checks.tensor("vaefast.logvar_from_scale", "scale", scale)
+    _checks.tensor("vaefast.functional.logvar_from_scale", "scale", scale)
     return 2 * scale.log()
 
 
@@ -35,7 +35,7 @@ def logvar_from_softplus(raw: Tensor) -> Tensor:
         >>> logvar_from_softplus(torch.tensor([-100.0, 0.0, 100.0]))
         tensor([-200.0000,   -0.7330,    9.2103])
     """
-    _checks.tensor("vaefast.logvar_from_softplus", "raw", raw)
+    _checks.tensor("vaefast.functional.logvar_from_softplus", "raw", raw)
     wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
     small = wide < -10
     # log1p(e^r) = e^r (1 - e^r / 2 + e^2r / 3 - ...)

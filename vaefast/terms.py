@@ -61,7 +61,7 @@ def reparameterize(
         >>> reparameterize(mu, logvar, num_samples=5).shape
         torch.Size([5, 2, 3])
     """
-    name = "vaefast.reparameterize"
+    name = "vaefast.functional.reparameterize"
     latent = _checks.latent(name, mu, logvar)
     _checks.num_samples(name, num_samples)
     _checks.generator(name, generator, mu.device)
@@ -108,7 +108,7 @@ def rsample_kl(
         >>> kl
         tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
-    name = "vaefast.rsample_kl"
+    name = "vaefast.functional.rsample_kl"
     latent = _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
     batch_dims = _checks.batch_dims(name, batch_dims, "mu", mu)
     _checks.generator(name, generator, mu.device)
@@ -150,7 +150,7 @@ def gaussian_kl(
         >>> gaussian_kl(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]))
         tensor([0.5000, 0.3591])
     """
-    name = "vaefast.gaussian_kl"
+    name = "vaefast.functional.gaussian_kl"
     latent = _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
     _checks.reduction(name, reduction, _REDUCTIONS)
     return _kl(latent, reduction, _checks.batch_dims(name, batch_dims, "mu", mu))
@@ -202,7 +202,7 @@ def bernoulli_log_likelihood(
         >>> bernoulli_log_likelihood(torch.zeros(1, 3), image, target_scale=1 / 255)
         tensor([-2.0794])
     """
-    name = "vaefast.bernoulli_log_likelihood"
+    name = "vaefast.functional.bernoulli_log_likelihood"
     operands = _checks.prediction(name, "logits", logits, x)
     return _log_likelihood(name, "bernoulli", operands, reduction, batch_dims, mask, target_scale)
 
@@ -232,7 +232,7 @@ def bernoulli_probs_log_likelihood(
         >>> bernoulli_probs_log_likelihood(torch.tensor([[0.5, 0.0]]), torch.ones(1, 2))
         tensor([-100.6931])
     """
-    name = "vaefast.bernoulli_probs_log_likelihood"
+    name = "vaefast.functional.bernoulli_probs_log_likelihood"
     operands = _checks.prediction(name, "probs", probs, x)
     return _log_likelihood(name, "bernoulli_probs", operands, reduction, batch_dims, mask, target_scale)
 
@@ -262,7 +262,7 @@ def gaussian_log_likelihood(
         >>> gaussian_log_likelihood(torch.zeros(1, 2), torch.zeros(1, 2))
         tensor([-1.8379])
     """
-    name = "vaefast.gaussian_log_likelihood"
+    name = "vaefast.functional.gaussian_log_likelihood"
     mean, x = _checks.prediction(name, "mean", mean, x)
     operands = (mean, x, _checks.parameter(name, "logvar", logvar, "mean", mean))
     return _log_likelihood(name, "gaussian", operands, reduction, batch_dims, mask, target_scale)
@@ -285,7 +285,7 @@ def gaussian_log_prob(
         >>> gaussian_log_prob(torch.zeros(7, 4, 2), batch_dims=2).shape
         torch.Size([7, 4])
     """
-    name = "vaefast.gaussian_log_prob"
+    name = "vaefast.functional.gaussian_log_prob"
     _checks.tensor(name, "z", z)
     parameters = [
         _checks.parameter(name, parameter, 0.0 if value is None else value, "z", z)
@@ -330,7 +330,7 @@ def elbo(
         >>> elbo(torch.zeros(2, 3), torch.ones(2, 3), torch.ones(2, 1), torch.zeros(2, 1)).elbo
         tensor([-2.5794, -2.5794])
     """
-    name = "vaefast.elbo"
+    name = "vaefast.functional.elbo"
     _checks.tensor(name, "mu", mu)
     _checks.beta(name, beta, "mu", mu)
     p = likelihoods.by_name(likelihood, target_scale=target_scale)
