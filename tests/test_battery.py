@@ -14,9 +14,6 @@ from tests.battery import _calls, bitwise, exhaustive, fuzz, never_worse, noise
 # Rows that are not met yet: what their name begins with, how large the number may be that their figure begins with, and why.
 # One that is met after all fails, too.
 OPEN = {
-    "fuzz: elements where only one of": (2000, "the rows after it"),
-    "fuzz: of them: bernoulli by operand 1": (1000, "the composite's gradient by the target is 0 where an infinite logit is right"),
-    "fuzz: of them: continuous_bernoulli by operand 1": (1000, "the same"),
     "never_worse: cells": (536, "the rows after it"),
     "never_worse: worse: sample by logvar": (1.25, "torch's exp is the better by a quarter of an ULP"),
     "never_worse: worse: laplace, float32": (1.1, "the same"),

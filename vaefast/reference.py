@@ -50,11 +50,16 @@ def gaussian_kl_pair(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar:
     return 0.5 * (_standardized(mu - prior_mu, prior_logvar) ** 2 + phi(logvar - prior_logvar))
 
 
+def _product(size: Tensor, miss: Tensor) -> Tensor:
+    """size * miss, and 0 where an infinite size meets a miss of 0, with a derivative by miss of infinity all the same."""
+    right, most = size.isinf() & (miss == 0), torch.finfo(size.dtype).max
+    return torch.where(right, 0.0, size) * miss + torch.where(right, miss, 0.0) * most * most
+
+
 def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
-    distance = torch.where(logits >= 0, logits, -logits)
+    size = torch.where(logits >= 0, logits, -logits)
     miss = torch.where(logits >= 0, 1 - x, x)
-    linear = torch.where(distance.isinf() & (miss == 0), 0.0, distance) * miss
-    return -(linear + torch.log1p(torch.exp(-distance)))
+    return -(_product(size, miss) + torch.log1p(torch.exp(-size)))
 
 
 def bernoulli_probs(probs: Tensor, x: Tensor) -> Tensor:
@@ -83,7 +88,7 @@ def continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
         series = series * y * y + _SINH[n - 1]
     size = torch.where(near, 1.0, torch.where(logits >= 0, logits, -logits))
     miss = torch.where(logits >= 0, 1 - x, x)
-    cost = torch.where(size.isinf() & (miss == 0), 0.0, size) * miss
+    cost = _product(size, miss)
     finite = torch.where(size.isinf(), 1.0, size)
     log_c = torch.where(size.isinf(), size.detach(), torch.log(-finite / torch.expm1(-finite)))
     far = torch.where(cost.isinf(), 0.0, log_c) - cost
