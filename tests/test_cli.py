@@ -563,7 +563,11 @@ def test_interrupted_and_resumed(tmp_path, capsys):
     """Ctrl-C says in one line what is saved and how to go on; what goes on has the same curve."""
     out = tmp_path / "a run"
     command = [sys.executable, "-m", "vaefast", "train", *QUICK, "--epochs", "5000", "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def heard() -> None:  # what runs in the background may ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     deadline = time.monotonic() + 120
     while not (out / "checkpoint.safetensors").exists() or len(rows_of(out)) < 2:
         assert process.poll() is None and time.monotonic() < deadline
