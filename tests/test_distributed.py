@@ -96,7 +96,7 @@ def test_resume_says_what_it_cannot_do(tmp_path, capsys):
     before = {f.name: f.read_bytes() for f in run.iterdir()}
     wide = tmp_path / "wide"
     for options, message in (
-        (["--epochs", "1"], "has finished its 1 epochs; --epochs N goes on to N"),
+        (["--epochs", "1"], "has finished its 1 epochs; it goes on with a larger number: --epochs 2"),
         (["--lr", "0.1", "--epochs", "2"], "only --epochs and --device go with it"),
         (["--out", str(wide), "--epochs", "2"], "only --epochs and --device go with it"),
     ):
