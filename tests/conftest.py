@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -48,3 +50,14 @@ def gpu():
     assert "cuda" in _ops.DEVICES, "vaefast was compiled without its CUDA kernels"
     torch.set_default_device("cuda")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """Twenty epochs on the digits, as a user would ask for them, in a process of their own."""
+    out = tmp_path_factory.mktemp("digits") / "run"
+    command = [sys.executable, "-m", "vaefast", "train", "--epochs", "20", "--out", str(out)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert str(out) in result.stdout
+    return out

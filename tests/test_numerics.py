@@ -58,23 +58,24 @@ def phi(x: np.ndarray) -> np.ndarray:
     return np.where(np.abs(x) < 1, series * x * x, np.expm1(x) - x)
 
 
+# The bounds are of these floats; those of all floats, which may be wider, are tests/battery/exhaustive.py's.
 FUNCTIONS = {
-    "exp": (np.exp, -104, 88.7),
-    "log": (np.log, 1e-45, 3e38),
-    "log1p": (np.log1p, 0, 1),
-    "log1m": (lambda p: np.log1p(-p), 0, 0.9999999),
-    "phi": (phi, -1e4, 88.7),
-    "expm1": (np.expm1, -1e4, 88.7),
+    "exp": (np.exp, -104, 88.7, 1.0),
+    "log": (np.log, 1e-45, 3e38, 0.9),
+    "log1p": (np.log1p, 0, 1, 1.3),
+    "log1m": (lambda p: np.log1p(-p), 0, 0.9999999, 2.1),
+    "phi": (phi, -1e4, 88.7, 2.8),
+    "expm1": (np.expm1, -1e4, 88.7, 1.62),
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_elementary_functions(name, isa):
-    function, low, high = FUNCTIONS[name]
+    function, low, high, bound = FUNCTIONS[name]
     x = floats(low, high)
     x = x[x != 0] if name == "log" else x
     worst = ulps(native.unary(isa, f"f_{name}", x), function(x.astype(np.float64)))
-    assert worst <= WORST[name], f"{worst:.3f} ULP"
+    assert worst <= min(bound, WORST[name]), f"{worst:.3f} ULP"
 
 
 def test_elementary_functions_at_the_edges(isa):

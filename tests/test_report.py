@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from vaefast import cli, options
+from tests.command import run
+from vaefast import options
 
 Image = pytest.importorskip("PIL.Image")
 datasets = pytest.importorskip("sklearn.datasets")
@@ -74,10 +75,6 @@ class Page(HTMLParser):
         for source in self.having("src"):
             kind, content = re.fullmatch(r"data:image/(png|svg\+xml);base64,(.*)", source).groups()
             yield kind, base64.b64decode(content, validate=True)
-
-
-def run(*arguments):
-    return cli.main([str(a) for a in arguments])
 
 
 def write_page(folder, *options):

@@ -44,6 +44,7 @@ def _train(arguments: argparse.Namespace) -> None:
         if set(given) - {"epochs"} or arguments.out is not None or arguments.config is not None:
             raise ValueError("--resume goes on with the run's own settings; only --epochs and --device go with it")
         config = replace(config, **given)
+        training.check_unfinished(out, config)
     else:
         settings = {} if arguments.config is None else options.read_settings(arguments.config, runs.Config)
         config, shape = options.make_config(runs.Config, given, settings), None
@@ -55,7 +56,7 @@ def _train(arguments: argparse.Namespace) -> None:
     watcher: Any = nullcontext(training.Watcher())
     if first:
         console = Console(stderr=True)
-        scalars = progress.Scalars(out, training.saved_epochs(out) + 1) if arguments.tensorboard else None
+        scalars = progress.Scalars(out, runs.saved_epochs(out) + 1) if arguments.tensorboard else None
         sizes = f"{len(dataset.train)} samples to train on, {len(dataset.test)} held out, each {dataset.sample_shape}"
         console.print(f"{config.data}: {sizes}; {device}", markup=False)
         watcher = progress.Bar(console, config.epochs, len(dataset.train), scalars)
@@ -65,7 +66,7 @@ def _train(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         if not first:
             raise SystemExit(130) from None  # the first process says it
-        raise KeyboardInterrupt(_interrupted(out, training.saved_epochs(out), config.epochs)) from None
+        raise KeyboardInterrupt(_interrupted(out, runs.saved_epochs(out), config.epochs)) from None
     if first:
         print(
             "test ELBO {test_elbo:.3f} nats, log p(x) {test_log_px:.3f}".format_map(metrics[-1])

@@ -295,8 +295,8 @@ def write(
         )
     )
     note = page.paragraph(
-        f"Means over {len(seen.elbo)} samples of {dataset.name} that the model was not trained on, in nats per sample; "
-        f"log p(x) by {num_samples} importance samples each."
+        f"Means over {len(seen.elbo)} {'held-out ' if len(dataset.train) else ''}samples of {dataset.name}, in nats per "
+        f"sample; log p(x) by {num_samples} importance samples each."
     )
     links = "".join(f'<a href="#{name}">{page.text(title)}</a>' for name, title in _SECTIONS.items())
     again = page.section(

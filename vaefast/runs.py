@@ -130,6 +130,21 @@ def _checkpoint(vae: VAE, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]
     return tensors
 
 
+def saved_epochs(run: Path) -> int:
+    """How many epochs the folder holds what it takes to go on from; 0 where it holds nothing such."""
+    path = run / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            epoch = (file.metadata() or {}).get("epoch", "")
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise RunError(f"{path}: cannot be loaded ({str(error).splitlines()[0]})") from None
+    if not (epoch.isascii() and epoch.isdigit() and len(epoch) < 10):
+        raise RunError(f"{path}: damaged (its epoch is {epoch!r})")
+    return int(epoch)
+
+
 def load_checkpoint(run: Path, vae: VAE, optimizer: torch.optim.Optimizer) -> int:
     """Brings model and optimizer to the end of the run's last epoch, and says which that was."""
     for p in vae.parameters():  # a step without a gradient fills in the optimizer's state
@@ -139,20 +154,17 @@ def load_checkpoint(run: Path, vae: VAE, optimizer: torch.optim.Optimizer) -> in
     path = run / "checkpoint.safetensors"
     if not path.exists():
         raise RunError(f"{path}: no such file; the run has finished no epoch that it could go on from")
-    tensors, metadata = _load(path, _checkpoint(vae, optimizer))
-    epoch = metadata.get("epoch", "")
-    if not (epoch.isascii() and epoch.isdigit() and len(epoch) < 10):
-        raise RunError(f"{path}: damaged (its epoch is {epoch!r})")
+    done, tensors = saved_epochs(run), _load(path, _checkpoint(vae, optimizer))
     vae.load_state_dict({name: tensors[f"model.{name}"] for name in vae.state_dict()})
     record = optimizer.state_dict()
     for index, state in record["state"].items():
         record["state"][index] = {name: tensors[f"optimizer.{index}.{name}"] for name in state}
     optimizer.load_state_dict(record)
-    return int(epoch)
+    return done
 
 
-def _load(path: Path, expected: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a file that must hold tensors like those `expected`, looked at before any is read."""
+def _load(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file that must hold tensors like those `expected`, looked at before any is read."""
     try:
         with safe_open(path, "pt") as file:
             names = set(file.keys())
@@ -161,7 +173,6 @@ def _load(path: Path, expected: dict[str, Tensor]) -> tuple[dict[str, Tensor], d
             if names != set(expected) or shapes != {name: tuple(t.shape) for name, t in expected.items()}:
                 raise RunError(f"{path}: its tensors are not those of the model in config.json")
             tensors = {name: file.get_tensor(name) for name in names}
-            metadata = file.metadata() or {}
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
@@ -170,7 +181,7 @@ def _load(path: Path, expected: dict[str, Tensor]) -> tuple[dict[str, Tensor], d
         raise RunError(f"{path}: cannot be loaded ({str(error).splitlines()[0]})") from None
     if any(tensors[name].dtype != t.dtype for name, t in expected.items()):
         raise RunError(f"{path}: its tensors are not of the types of the model in config.json")
-    return tensors, metadata
+    return tensors
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -235,7 +246,7 @@ def load_run(run: Path, device: torch.device) -> tuple[Config, tuple[int, ...], 
     try:
         with torch.device("meta"):
             expected = config.build(shape).state_dict()
-        weights, _ = _load(run / "model.safetensors", expected)
+        weights = _load(run / "model.safetensors", expected)
         vae = config.build(shape)
         vae.load_state_dict(weights)
     except RunError:

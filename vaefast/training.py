@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from . import data, runs
@@ -105,13 +104,11 @@ def _seed(config: Config, epoch: int) -> int:
     return int(np.random.SeedSequence([config.seed % 2**64, epoch]).generate_state(1, np.uint64)[0])
 
 
-def saved_epochs(out: Path) -> int:
-    """How many epochs the folder holds what it takes to go on from; 0 where it holds nothing such."""
-    path = out / "checkpoint.safetensors"
-    if not path.exists():
-        return 0
-    with safe_open(path, "pt") as file:
-        return int(file.metadata()["epoch"])
+def check_unfinished(out: Path, config: Config) -> None:
+    """Whether a run that is to be resumed has an epoch left."""
+    done = runs.saved_epochs(out)
+    if done >= config.epochs:
+        raise RunError(f"{out}: has finished its {done} epochs; it goes on with a larger number: --epochs {2 * done}")
 
 
 def _discard(out: Path, was_there: bool) -> None:
@@ -138,8 +135,7 @@ def train(
     optimizer = torch.optim.Adam(vae.parameters(), lr=config.lr)
     done = runs.load_checkpoint(out, vae, optimizer) if resume else 0
     metrics = runs.read_metrics(out)[:done] if resume else []
-    if done >= config.epochs:
-        raise RunError(f"{out}: has finished its {done} epochs; it goes on with a larger number: --epochs {2 * done}")
+    check_unfinished(out, config)
     step: nn.Module = objective
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -186,7 +182,7 @@ def train(
         if world > 1:
             dist.barrier()  # the first process evaluates alone; one that ended before it would end its connection
     except BaseException:
-        if rank == 0 and saved_epochs(out) == 0:
+        if rank == 0 and runs.saved_epochs(out) == 0:
             _discard(out, was_there)
         raise
     finally:

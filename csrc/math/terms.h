@@ -4,9 +4,8 @@
 //   name      how Python asks for it: torch.ops.vaefast.row_sum(name, ...)
 //   arity     the number of operands, at most kMaxOperands; the prediction first
 //   target    the operand that holds data: it is multiplied by target_scale and may be bool or uint8; -1 for none
-//   prepare   optional, a number that evaluate takes before d. A CPU makes it for a whole tile first: of two short
-//   chains
-//             of dependent operations more elements are in flight at a time than of one long chain
+//   prepare   optional: a number that evaluate takes before d. A CPU makes it for a whole tile first, because of two
+//             short chains of dependent operations it has more elements in flight than of one long chain
 //   evaluate  the term of one element, in nats, and in d its derivative by every operand
 // Formulas are chosen to keep their digits where the textbook form loses them; README.md, "Error bounds", has the
 // measured errors. Where no gradient is asked for, the compiler drops what only d needs.
