@@ -14,16 +14,13 @@ struct Loops {
   using Load = void (*)(const void* from, int64_t stride, int64_t n, double scale, T* to);
   using Store = void (*)(const T* from, int64_t n, void* to);
   // value[i] = term(operands[i]), and gradient[k][i] = coef * its derivative by operand k
-  using Map = void (*)(const void* const* operand, int64_t n, T coef, T* value, void* const* gradient);
-  struct Maps {
-    Map value[Terms::size];  // no gradient
-    Map first[Terms::size];  // value, and gradient by the first operand
-    Map all[Terms::size];    // value, and gradient by every operand
-  };
+  using Map = void (*)(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient);
 
   Load load[5];                                      // by DType
   Store store[4];                                    // by DType, floating ones
-  Maps maps[3];                                      // of operands and gradients in T, or all in bf16, or all in f16
+  Map value[Terms::size];                            // no gradient
+  Map first[Terms::size];                            // value, and gradient by the first operand
+  Map all[Terms::size];                              // value, and gradient by every operand
   double (*sum)(const T* x, int64_t n);              // pairs in T, then lanes in double, in a fixed order
   void (*multiply)(T* x, const T* by, int64_t n);    // x *= by
   void (*keep)(T* x, const T* mask, int64_t n);      // x = mask != 0 ? x : 0

@@ -34,27 +34,27 @@ void store(const T* from, int64_t n, void* target) {
   for (int64_t i = 0; i < n; ++i) to[i] = narrow<To>(from[i]);
 }
 
-template <class Term, class T, class Stored, int gradients, size_t... k>
-inline void map_operands(const void* const* operand, int64_t n, T coef, T* value, void* const* gradient,
+template <class Term, class T, int gradients, size_t... k>
+inline void map_operands(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient,
                          std::index_sequence<k...>) {
-  const Stored* const in[] = {static_cast<const Stored*>(operand[k])...};
-  Stored* const out[] = {static_cast<Stored*>(k < gradients ? gradient[k] : nullptr)...};
+  const T* const in[] = {operand[k]...};
+  T* const out[] = {(k < gradients ? gradient[k] : nullptr)...};
   if constexpr (kPrepares<Term>) {
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) value[i] = Term::prepare(T(widen(in[k][i]))...);
+    for (int64_t i = 0; i < n; ++i) value[i] = Term::prepare(in[k][i]...);
   }
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     T d[Term::arity];
-    if constexpr (kPrepares<Term>) value[i] = Term::evaluate(T(widen(in[k][i]))..., value[i], d);
-    else value[i] = Term::evaluate(T(widen(in[k][i]))..., d);
-    ((k < gradients ? void(out[k][i] = narrow<Stored>(coef * d[k])) : void()), ...);
+    if constexpr (kPrepares<Term>) value[i] = Term::evaluate(in[k][i]..., value[i], d);
+    else value[i] = Term::evaluate(in[k][i]..., d);
+    ((k < gradients ? void(out[k][i] = coef * d[k]) : void()), ...);
   }
 }
 
-template <class Term, class T, class Stored, int gradients>
-void map(const void* const* operand, int64_t n, T coef, T* value, void* const* gradient) {
-  map_operands<Term, T, Stored, gradients>(operand, n, coef, value, gradient, std::make_index_sequence<Term::arity>());
+template <class Term, class T, int gradients>
+void map(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient) {
+  map_operands<Term, T, gradients>(operand, n, coef, value, gradient, std::make_index_sequence<Term::arity>());
 }
 
 template <class T>
@@ -159,19 +159,13 @@ void normals(uint64_t seed, uint64_t offset, uint64_t first_block, int64_t block
   }
 }
 
-template <class T, class Stored, class... Term>
-constexpr typename Loops<T>::Maps maps() {
-  return {{map<Term, T, Stored, 0>...}, {map<Term, T, Stored, 1>...}, {map<Term, T, Stored, Term::arity>...}};
-}
-
 template <class T, class... Term>
 constexpr Loops<T> loops(TermList<Term...>) {
-  // Halves are computed in float, so double's loops have none.
-  using Brain = std::conditional_t<std::is_same_v<T, float>, math::bfloat16, T>;
-  using Half = std::conditional_t<std::is_same_v<T, float>, math::float16, T>;
   return {{load<float>, load<double>, load<math::bfloat16>, load<math::float16>, load<uint8_t>},
           {store<float>, store<double>, store<math::bfloat16>, store<math::float16>},
-          {maps<T, T, Term...>(), maps<T, Brain, Term...>(), maps<T, Half, Term...>()},
+          {map<Term, T, 0>...},
+          {map<Term, T, 1>...},
+          {map<Term, T, Term::arity>...},
           sum,
           multiply,
           keep,

@@ -33,13 +33,13 @@ inline char* at(const View& v, int64_t row, int64_t col) {
 template <class T>
 constexpr DType kComputeType = std::is_same_v<T, float> ? DType::f32 : DType::f64;
 
-// Whether the tile's elements of v lie one after another, in this type.
-inline bool is_contiguous(const View& v, const Tile& t, DType dtype) {
-  return v.dtype == dtype && v.col_stride == 1 && (t.rows == 1 || v.row_stride == t.cols);
+// Whether the tile's elements of v lie one after another; directly, as the loops take them.
+inline bool is_contiguous(const View& v, const Tile& t) {
+  return v.col_stride == 1 && (t.rows == 1 || v.row_stride == t.cols);
 }
 template <class T>
 bool is_direct(const View& v, const Tile& t) {
-  return is_contiguous(v, t, kComputeType<T>);
+  return v.dtype == kComputeType<T> && is_contiguous(v, t);
 }
 
 // The tile of v as contiguous T: where it lies if it is that already, else brought into `buffer`.
@@ -47,8 +47,8 @@ template <class T>
 const T* gather(const Loops<T>& loops, const View& v, const Tile& t, double scale, T* buffer) {
   if (scale == 1 && is_direct<T>(v, t)) return reinterpret_cast<const T*>(at(v, t.row, t.col));
   const auto load = loops.load[int(v.dtype)];
-  if (v.col_stride == 0 && v.row_stride == 0) {
-    load(v.data, 0, t.size(), scale, buffer);
+  if ((v.col_stride == 0 && v.row_stride == 0) || is_contiguous(v, t)) {
+    load(at(v, t.row, t.col), v.col_stride, t.size(), scale, buffer);
   } else {
     for (int64_t r = 0; r < t.rows; ++r)
       load(at(v, t.row + r, t.col), v.col_stride, t.cols, scale, buffer + r * t.cols);
@@ -64,6 +64,7 @@ void scatter(const Loops<T>& loops, const T* x, const View& v, const Tile& t, do
     for (int64_t r = 0; r < t.rows; ++r) slot[r * col_tiles] = loops.sum(x + r * t.cols, t.cols);
   } else if (x != reinterpret_cast<const T*>(at(v, t.row, t.col))) {
     const auto store = loops.store[int(v.dtype)];
+    if (is_contiguous(v, t)) return store(x, t.size(), at(v, t.row, t.col));
     for (int64_t r = 0; r < t.rows; ++r) store(x + r * t.cols, t.cols, at(v, t.row + r, t.col));
   }
 }
@@ -78,16 +79,13 @@ class TileRunner {
 
   void run(const Tile& t) {
     const int operands = operand_count(a_);
-    const bool as_stored = maps_as_stored(t, operands);
     for (int k = 0; k < operands; ++k) {
       const double scale = a_.term >= 0 && k == Terms::target[a_.term] ? a_.target_scale : 1;
-      const View &x = a_.operand[k], &g = a_.grad[k];
-      operand_[k] =
-          as_stored ? at(x, t.row, t.col) : static_cast<const void*>(gather(loops_, x, t, scale, operand_buffer_[k]));
-      const bool direct = g.data && (as_stored || is_direct<T>(g, t));
-      gradient_[k] = direct ? at(g, t.row, t.col) : static_cast<void*>(gradient_buffer_[k]);
+      const View& g = a_.grad[k];
+      operand_[k] = gather(loops_, a_.operand[k], t, scale, operand_buffer_[k]);
+      gradient_[k] = g.data && is_direct<T>(g, t) ? reinterpret_cast<T*>(at(g, t.row, t.col)) : gradient_buffer_[k];
     }
-    if (a_.term >= 0) apply_term(t, operands, loops_.maps[as_stored ? int(a_.operand[0].dtype) - 1 : 0]);
+    if (a_.term >= 0) apply_term(t, operands);
     if (a_.sampling.samples > 0) sample(t);
 
     double* partial = partial_;
@@ -100,38 +98,23 @@ class TileRunner {
     }
     for (int k = 0; k < operands; ++k) {
       if (!a_.grad[k].data) continue;
-      scatter(loops_, gradient(k), a_.grad[k], t, partial, tiling_.col_tiles);
+      scatter(loops_, gradient_[k], a_.grad[k], t, partial, tiling_.col_tiles);
       if (a_.sums_gradient(k)) partial += a_.rows * tiling_.col_tiles;
     }
   }
 
  private:
-  // Whether the term's loops may read and write the tile where it lies although it is not of type T: everything is in
-  // one half type, and nothing but the loops touches it.
-  bool maps_as_stored(const Tile& t, int operands) const {
-    const DType dtype = a_.operand[0].dtype;
-    if (dtype != DType::bf16 && dtype != DType::f16) return false;
-    if (a_.term < 0 || a_.wide || a_.mask.data || a_.sampling.samples > 0 || a_.target_scale != 1 ||
-        !has_uniform_coef(t))
-      return false;
-    for (int k = 0; k < operands; ++k) {
-      const View& g = a_.grad[k];
-      if (!is_contiguous(a_.operand[k], t, dtype) || (g.data && !is_contiguous(g, t, dtype))) return false;
-    }
-    return true;
-  }
-
   bool has_uniform_coef(const Tile& t) const {
     return !a_.coef.data || (a_.coef.col_stride == 0 && (t.rows == 1 || a_.coef.row_stride == 0));
   }
 
-  void apply_term(const Tile& t, int operands, const typename Loops<T>::Maps& maps) {
+  void apply_term(const Tile& t, int operands) {
     bool any = false, beyond_first = false;
     for (int k = 0; k < operands; ++k) {
       any |= a_.grad[k].data != nullptr;
       beyond_first |= k > 0 && a_.grad[k].data;
     }
-    const auto* map = !any ? maps.value : beyond_first ? maps.all : maps.first;
+    const auto* map = !any ? loops_.value : beyond_first ? loops_.all : loops_.first;
     const int64_t n = t.size();
     const bool uniform = has_uniform_coef(t);
     T coef = T(a_.scale);
@@ -145,16 +128,16 @@ class TileRunner {
     const int computed = !any ? 0 : beyond_first ? operands : 1;
     if (!uniform && computed > 0) {
       const T* c = gather(loops_, a_.coef, t, 1, scratch_);
-      for (int k = 0; k < computed; ++k) loops_.multiply(gradient(k), c, n);
+      for (int k = 0; k < computed; ++k) loops_.multiply(gradient_[k], c, n);
     }
     if (a_.mask.data) {
       const T* mask = gather(loops_, a_.mask, t, 1, scratch_);
       loops_.keep(value_, mask, n);
-      for (int k = 0; k < computed; ++k) loops_.keep(gradient(k), mask, n);
+      for (int k = 0; k < computed; ++k) loops_.keep(gradient_[k], mask, n);
     }
     if (const int k = Terms::target[a_.term]; k >= 0 && k < computed && a_.target_scale != 1) {
       std::fill_n(scratch_, n, T(a_.target_scale));  // the chain rule through x * target_scale
-      loops_.multiply(gradient(k), scratch_, n);
+      loops_.multiply(gradient_[k], scratch_, n);
     }
   }
 
@@ -163,7 +146,7 @@ class TileRunner {
     const int64_t n = t.size();
     const NoiseKey key = s.key.resolved();
     const bool backward = s.grad_z.data != nullptr;
-    loops_.stddev(operand(1), n, stddev_);
+    loops_.stddev(operand_[1], n, stddev_);
     for (int64_t k = 0; k < s.samples; ++k) {
       const int64_t row = k * a_.rows + t.row;
       const uint64_t first = uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col);
@@ -173,25 +156,22 @@ class TileRunner {
       if (backward) {
         const bool add = a_.term >= 0 || k > 0;
         const T* grad_z = gather(loops_, s.grad_z, out, 1, scratch_);
-        loops_.adjoint[add](grad_z, stddev_, eps, n, gradient(0), gradient(1));
+        loops_.adjoint[add](grad_z, stddev_, eps, n, gradient_[0], gradient_[1]);
       } else {
         T* z = is_direct<T>(s.z, out) ? reinterpret_cast<T*>(at(s.z, out.row, out.col)) : scratch_;
-        loops_.reparameterize(operand(0), stddev_, eps, n, z);
+        loops_.reparameterize(operand_[0], stddev_, eps, n, z);
         scatter(loops_, z, s.z, out, partial_, tiling_.col_tiles);
       }
     }
   }
-
-  const T* operand(int k) const { return static_cast<const T*>(operand_[k]); }
-  T* gradient(int k) const { return static_cast<T*>(gradient_[k]); }
 
   const SweepArgs& a_;
   const Tiling tiling_;
   const Loops<T>& loops_;
   const Normals normals_;
   double* const partial_;
-  const void* operand_[kMaxOperands];  // of the tile: as T, or as stored
-  void* gradient_[kMaxOperands];
+  const T* operand_[kMaxOperands];  // of the tile
+  T* gradient_[kMaxOperands];
   alignas(64) T operand_buffer_[kMaxOperands][kTile], gradient_buffer_[kMaxOperands][kTile];
   alignas(64) T value_[kTile], scratch_[kTile], stddev_[kTile];
   alignas(64) float normal_buffer_[kTile + 128];  // a tile, its start within a block of 4, and a whole vector more

@@ -25,9 +25,11 @@ template <class T>
 struct Deviation {
   T squared, slope;
 
-  VAEFAST_HD Deviation(T difference, T logvar) {
-    const bool whole = logvar > T(-80) && logvar < T(80);
-    const T e = math::exp(logvar * (whole ? T(-1) : T(-0.5)));
+  VAEFAST_HD static bool whole(T logvar) { return logvar > T(-80) && logvar < T(80); }
+  VAEFAST_HD static T precision(T logvar) { return math::exp(logvar * (whole(logvar) ? T(-1) : T(-0.5))); }
+
+  VAEFAST_HD Deviation(T difference, T logvar, T e) {
+    const bool whole = Deviation::whole(logvar);
     const T bounded = e == T(INFINITY) ? T(0) : e;  // two selections, which vectorize where one of both did not
     const T factor = difference == T(0) ? bounded : e;
     const T r = difference * factor;
@@ -42,10 +44,14 @@ struct GaussianKl {
   static constexpr int arity = 2, target = -1;
 
   template <class T>
-  VAEFAST_HD static T evaluate(T mu, T logvar, T* d) {
+  VAEFAST_HD static T prepare(T, T logvar) {
+    return math::exp(logvar);
+  }
+  template <class T>
+  VAEFAST_HD static T evaluate(T mu, T logvar, T e, T* d) {
     d[0] = mu;
-    d[1] = T(0.5) * math::expm1(logvar);
-    return T(0.5) * (mu * mu + math::phi(logvar));
+    d[1] = T(0.5) * math::expm1(logvar, e);
+    return T(0.5) * (mu * mu + math::phi(logvar, e));
   }
 };
 
@@ -55,15 +61,19 @@ struct GaussianKlPair {
   static constexpr int arity = 4, target = -1;
 
   template <class T>
-  VAEFAST_HD static T evaluate(T mu, T logvar, T prior_mu, T prior_logvar, T* d) {
-    const Deviation<T> deviation(mu - prior_mu, prior_logvar);
+  VAEFAST_HD static T prepare(T, T logvar, T, T prior_logvar) {
+    return math::exp(logvar - prior_logvar);
+  }
+  template <class T>
+  VAEFAST_HD static T evaluate(T mu, T logvar, T prior_mu, T prior_logvar, T variance, T* d) {
+    const Deviation<T> deviation(mu - prior_mu, prior_logvar, Deviation<T>::precision(prior_logvar));
     // The variances' ratio by its logarithm, and what the rounding of that, e, does to phi and expm1: e expm1(ratio),
     // and e exp(ratio). With other selections the loop does not vectorize.
     constexpr T most = sizeof(T) == 4 ? 88 : 709;  // beyond, exp is infinite and so may lost be NaN
     const T ratio = logvar - prior_logvar, lost = math::rounding_of_difference(logvar, prior_logvar, ratio);
-    const T e = math::abs(ratio) < most ? lost : T(0), growth = math::expm1(ratio);
+    const T e = math::abs(ratio) < most ? lost : T(0), growth = math::expm1(ratio, variance);
     const T risen = e * (growth == T(INFINITY) ? T(0) : growth);
-    const T rate = growth + (e + risen), excess = math::phi(ratio) + risen;
+    const T rate = growth + (e + risen), excess = math::phi(ratio, variance) + risen;
     d[0] = deviation.slope;
     d[1] = T(0.5) * rate;
     d[2] = -deviation.slope;
@@ -119,8 +129,12 @@ struct Gaussian {
   static constexpr int arity = 3, target = 1;
 
   template <class T>
-  VAEFAST_HD static T evaluate(T mean, T x, T logvar, T* d) {
-    const Deviation<T> deviation(x - mean, logvar);
+  VAEFAST_HD static T prepare(T, T, T logvar) {
+    return Deviation<T>::precision(logvar);
+  }
+  template <class T>
+  VAEFAST_HD static T evaluate(T mean, T x, T logvar, T precision, T* d) {
+    const Deviation<T> deviation(x - mean, logvar, precision);
     d[0] = deviation.slope;
     d[1] = -deviation.slope;
     d[2] = T(0.5) * (deviation.squared - T(1));
