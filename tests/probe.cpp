@@ -15,7 +15,8 @@ using namespace vaefast::math;
 
 UNARY(f_exp, exp(x))
 UNARY(f_log, log(x))
-UNARY(f_log1m, log1m(x))
+UNARY(f_clamped_log, clamped_log(x))
+UNARY(f_clamped_log1m, clamped_log1m(x))
 UNARY(f_log1p, add_log1p(0, 0, x))
 UNARY(f_phi, phi(x, exp(x)))
 UNARY(f_expm1, expm1(x, exp(x)))

@@ -63,7 +63,8 @@ FUNCTIONS = {
     "exp": (np.exp, -104, 88.7, 1.0),
     "log": (np.log, 1e-45, 3e38, 0.9),
     "log1p": (np.log1p, 0, 1, 1.3),
-    "log1m": (lambda p: np.log1p(-p), 0, 0.9999999, 2.1),
+    "clamped_log": (np.log, 4e-44, 1, 0.9),
+    "clamped_log1m": (lambda p: np.log1p(-p), 0, 0.9999999, 0.9),
     "phi": (phi, -1e4, 88.7, 2.8),
     "expm1": (np.expm1, -1e4, 88.7, 1.62),
 }
@@ -85,6 +86,13 @@ def test_elementary_functions_at_the_edges(isa):
         np.testing.assert_array_equal(native.unary(isa, "f_exp", edges), [0, 0, 1, 1, inf, inf, nan])
         np.testing.assert_array_equal(
             native.unary(isa, "f_log", edges), [nan, nan, -inf, -inf, np.log(np.float32(89)), inf, nan]
+        )
+        probabilities = np.array([-inf, -1, -0.0, 0.0, 1e-45, 1, 1.5, inf, nan], np.float32)
+        np.testing.assert_array_equal(
+            native.unary(isa, "f_clamped_log", probabilities)[:6], [nan, nan, -100, -100, -100, 0]
+        )
+        np.testing.assert_array_equal(
+            native.unary(isa, "f_clamped_log1m", probabilities)[2:], [0, 0, -probabilities[4], -100, nan, nan, nan]
         )
         np.testing.assert_array_equal(native.unary(isa, "f_phi", edges), [inf, 199, 0, 0, inf, inf, nan])
         np.testing.assert_array_equal(native.unary(isa, "f_expm1", edges), [-1, -1, 0, 0, inf, inf, nan])
@@ -247,7 +255,7 @@ def test_the_loop_of_every_term_is_vectorized(tmp_path):
         loops[len(source) + 1] = struct  # the line of its loop
         each = ", ".join(f"{x}[i]" for x in operands)
         source.append("  for (long i = 0; i < n; ++i) {")
-        source.append(f"    float d[4]; v[i] = evaluate<{struct}, float>(d, {each}); g[i] = d[0];")
+        source.append(f"    float x[] = {{{each}}}, d[{arity}]; v[i] = evaluate<{struct}>(x, d); g[i] = d[0];")
         source += ["  }", "}"]
     (tmp_path / "loops.cpp").write_text("\n".join(source))
     command = [

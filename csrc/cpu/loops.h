@@ -13,11 +13,14 @@ struct Loops {
   // Widen n elements of a dtype to T, times scale; stride 0 repeats the first.
   using Load = void (*)(const void* from, int64_t stride, int64_t n, double scale, T* to);
   using Store = void (*)(const T* from, int64_t n, void* to);
-  // value[i] = term(operands[i]), and gradient[k][i] = coef * its derivative by operand k
+  // value[i] = what the term prepares of operands[i]
+  using Prepare = void (*)(const T* const* operand, int64_t n, T* value);
+  // value[i] = term(operands[i]), of what it prepared in value[i]; gradient[k][i] = coef * its derivative by operand k
   using Map = void (*)(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient);
 
-  Load load[5];                                      // by DType
-  Store store[4];                                    // by DType, floating ones
+  Load load[5];    // by DType
+  Store store[4];  // by DType, floating ones
+  Prepare prepare[Terms::size];
   Map value[Terms::size];                            // no gradient
   Map first[Terms::size];                            // value, and gradient by the first operand
   Map all[Terms::size];                              // value, and gradient by every operand

@@ -34,15 +34,23 @@ void store(const T* from, int64_t n, void* target) {
   for (int64_t i = 0; i < n; ++i) to[i] = narrow<To>(from[i]);
 }
 
+template <class Term, class T, size_t... k>
+inline void prepare_from(const T* const* operand, int64_t n, T* value, Operands<k...>) {
+  if constexpr (sizeof...(k) > 0) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) value[i] = Term::prepare(operand[k][i]...);
+  }
+}
+
+template <class Term, class T>
+void prepare(const T* const* operand, int64_t n, T* value) {
+  prepare_from<Term>(operand, n, value, PreparedFrom<Term>());
+}
+
 template <class Term, class T, int gradients, size_t... k>
-inline void map_operands(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient,
-                         std::index_sequence<k...>) {
+inline void map_from(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient, Operands<k...>) {
   const T* const in[] = {operand[k]...};
   T* const out[] = {(k < gradients ? gradient[k] : nullptr)...};
-  if constexpr (kPrepares<Term>) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) value[i] = Term::prepare(in[k][i]...);
-  }
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     T d[Term::arity];
@@ -54,7 +62,7 @@ inline void map_operands(const T* const* operand, int64_t n, T coef, T* value, T
 
 template <class Term, class T, int gradients>
 void map(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient) {
-  map_operands<Term, T, gradients>(operand, n, coef, value, gradient, std::make_index_sequence<Term::arity>());
+  map_from<Term, T, gradients>(operand, n, coef, value, gradient, std::make_index_sequence<Term::arity>());
 }
 
 template <class T>
@@ -163,6 +171,7 @@ template <class T, class... Term>
 constexpr Loops<T> loops(TermList<Term...>) {
   return {{load<float>, load<double>, load<math::bfloat16>, load<math::float16>, load<uint8_t>},
           {store<float>, store<double>, store<math::bfloat16>, store<math::float16>},
+          {prepare<Term, T>...},
           {map<Term, T, 0>...},
           {map<Term, T, 1>...},
           {map<Term, T, Term::arity>...},

@@ -42,12 +42,14 @@ bool is_direct(const View& v, const Tile& t) {
   return v.dtype == kComputeType<T> && is_contiguous(v, t);
 }
 
+inline bool is_one_number(const View& v) { return v.row_stride == 0 && v.col_stride == 0; }
+
 // The tile of v as contiguous T: where it lies if it is that already, else brought into `buffer`.
 template <class T>
 const T* gather(const Loops<T>& loops, const View& v, const Tile& t, double scale, T* buffer) {
   if (scale == 1 && is_direct<T>(v, t)) return reinterpret_cast<const T*>(at(v, t.row, t.col));
   const auto load = loops.load[int(v.dtype)];
-  if ((v.col_stride == 0 && v.row_stride == 0) || is_contiguous(v, t)) {
+  if (is_one_number(v) || is_contiguous(v, t)) {
     load(at(v, t.row, t.col), v.col_stride, t.size(), scale, buffer);
   } else {
     for (int64_t r = 0; r < t.rows; ++r)
@@ -123,6 +125,7 @@ class TileRunner {
       loops_.load[int(a_.coef.dtype)](at(a_.coef, t.row, t.col), 0, 1, 1, &c);
       coef = T(a_.scale * c);
     }
+    prepare(n);
     map[a_.term](operand_, n, coef, value_, gradient_);
 
     const int computed = !any ? 0 : beyond_first ? operands : 1;
@@ -139,6 +142,15 @@ class TileRunner {
       std::fill_n(scratch_, n, T(a_.target_scale));  // the chain rule through x * target_scale
       loops_.multiply(gradient_[k], scratch_, n);
     }
+  }
+
+  void prepare(int64_t n) {
+    const int from = Terms::prepared_from[a_.term];
+    if (from == 0 || n == 0) return;
+    bool one = true;
+    for (int k = 0; k < Terms::arity[a_.term]; ++k) one &= !(from >> k & 1) || is_one_number(a_.operand[k]);
+    loops_.prepare[a_.term](operand_, one ? 1 : n, value_);
+    if (one) loops_.load[int(kComputeType<T>)](value_, 0, n, 1, value_);
   }
 
   void sample(const Tile& t) {

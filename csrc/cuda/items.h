@@ -5,7 +5,6 @@
 #pragma once
 
 #include <type_traits>
-#include <utility>
 
 #include "../math/philox.h"
 #include "access.h"
@@ -22,15 +21,6 @@ struct Nothing {
     return T(0);
   }
 };
-
-template <class Term, class T, size_t... k>
-__device__ inline T evaluate(const T (&x)[Term::arity], T (&d)[Term::arity], std::index_sequence<k...>) {
-  return vaefast::evaluate<Term, T>(d, x[k]...);
-}
-template <class Term, class T>
-__device__ inline T evaluate(const T (&x)[Term::arity], T (&d)[Term::arity]) {
-  return evaluate<Term>(x, d, std::make_index_sequence<Term::arity>());
-}
 
 __device__ inline double sum_lanes(double x, int lanes) {
   for (int step = lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);

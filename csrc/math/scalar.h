@@ -120,17 +120,26 @@ VAEFAST_HD float add_log1p(float a, float b, float e) {
 }
 VAEFAST_HD double add_log1p(double a, double b, double e) { return a * b + ::log1p(e); }
 
-// log(x 2^k) for x > 0, finite and normal. 0.9 ULP.
-VAEFAST_HD float log_normal(float x, int32_t k = 0) {
-  const uint32_t u = bit_cast<uint32_t>(x);
-  const int32_t exponent = int32_t(u - 0x3f3504f3u) >> 23;  // x = 2^exponent (1 + f), 1 + f in [sqrt(1/2), sqrt(2))
-  const float f = bit_cast<float>(u - (uint32_t(exponent) << 23)) - 1.0f, n = float(exponent + k);
+// The exponent of a normal x > 0 = 2^exponent (1 + f), 1 + f in [sqrt(1/2), sqrt(2)).
+VAEFAST_HD int32_t exponent_of(float x) { return int32_t(bit_cast<uint32_t>(x) - 0x3f3504f3u) >> 23; }
+VAEFAST_HD float times_power_of_2(float x, int32_t k) {
+  return bit_cast<float>(bit_cast<uint32_t>(x) + (uint32_t(k) << 23));
+}
+
+// log((1 + f) 2^n) for such f.
+VAEFAST_HD float log_reduced(float f, int32_t exponent) {
   // (log1p(f) - f + f^2/2) / f^3 for f in [sqrt(1/2) - 1, 1/2], 2^-28.8
   const float r = polynomial(f, 0.333333194f,
                              {-0.250002712f, 0.200017855f, -0.16654025f, 0.142160729f, -0.126368776f, 0.121296376f,
                               -0.104566254f, 0.0480620153f});
-  const float tail = f * f * (f * r - 0.5f);
+  const float tail = f * f * (f * r - 0.5f), n = float(exponent);
   return n * kLn2High + (f + (tail + n * kLn2Low));
+}
+
+// log(x 2^k) for x > 0, finite and normal. 0.9 ULP.
+VAEFAST_HD float log_normal(float x, int32_t k = 0) {
+  const int32_t exponent = exponent_of(x);
+  return log_reduced(times_power_of_2(x, -exponent) - 1.0f, exponent + k);
 }
 
 // log(x) for every float: -inf at 0, NaN below. 0.9 ULP.
@@ -142,12 +151,33 @@ VAEFAST_HD float log(float x) {
 }
 VAEFAST_HD double log(double x) { return ::log(x); }
 
-// log(1 - p) for p <= 1, from log by the error of the rounded 1 - p.
-template <class T>
-VAEFAST_HD T log1m(T p) {
-  const T u = T(1) - p;
-  const T lost = (T(1) - u) - p;
-  return log(u) + (lost == T(0) ? T(0) : lost / u);
+// log(p) and log(1 - p), at least -100, of a probability p; NaN where it is below 0 or above 1. Of 2^23 p or 2^23 (1 -
+// p), which are normal where they are not 0, and which are bounded as integers: a comparison of floats would make a
+// longer chain of dependent operations. What rounding takes from 1 - p goes to the reduced argument. 0.9 ULP.
+VAEFAST_HD float at_least_log_bound(float x) {
+  constexpr int32_t least = 0x02d460f9;  // 2^23 exp(-100)
+  const int32_t bits = bit_cast<int32_t>(x);
+  return bit_cast<float>(bits < least ? least : bits);
+}
+VAEFAST_HD float clamped_log(float p) {
+  const float y = log_normal(at_least_log_bound(p * 0x1p23f), -23);
+  return p >= 0.0f ? y : NAN;
+}
+VAEFAST_HD float clamped_log1m(float p) {
+  const float x = p * 0x1p23f, difference = 0x1p23f - x, lost = (0x1p23f - difference) - x;
+  const float rest = at_least_log_bound(difference);
+  const int32_t exponent = exponent_of(rest);
+  const float f = (times_power_of_2(rest, -exponent) - 1.0f) + lost * times_power_of_2(1.0f, -exponent);
+  const float y = log_reduced(f, exponent - 23);
+  return p <= 1.0f ? y : NAN;
+}
+VAEFAST_HD double clamped_log(double p) {
+  const double y = ::log(p);
+  return y < -100.0 ? -100.0 : y;
+}
+VAEFAST_HD double clamped_log1m(double p) {
+  const double y = ::log1p(-p);
+  return y < -100.0 ? -100.0 : y;
 }
 
 // phi(x) = exp(x) - 1 - x >= 0 and expm1(x) from x and exp(x), which the Gaussian KL and its gradient need together:

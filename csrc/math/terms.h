@@ -4,37 +4,42 @@
 //   name      how Python asks for it: torch.ops.vaefast.row_sum(name, ...)
 //   arity     the number of operands, at most kMaxOperands; the prediction first
 //   target    the operand that holds data: it is multiplied by target_scale and may be bool or uint8; -1 for none
-//   prepare   optional: a number that evaluate takes before d. A CPU makes it for a whole tile first, because of two
-//             short chains of dependent operations it has more elements in flight than of one long chain
+//   prepare   optional: a number that evaluate takes before d, of the operands that `prepared_from` lists. A CPU makes
+//             it for a whole tile first: two short loops keep more elements in flight than one whose chain of dependent
+//             operations is long. Where those operands are one number each, it is made once for the tile
 //   evaluate  the term of one element, in nats, and in d its derivative by every operand
 // Formulas are chosen to keep their digits where the textbook form loses them; README.md, "Error bounds", has the
 // measured errors. Where no gradient is asked for, the compiler drops what only d needs.
 #pragma once
 
 #include <type_traits>
+#include <utility>
 
 #include "scalar.h"
 
 namespace vaefast {
 
 constexpr int kMaxOperands = 4;
+template <size_t... k>
+using Operands = std::index_sequence<k...>;
 
-// difference^2 / sigma^2 and half its derivative by the difference, 0 for no difference also where sigma is 0. One exp,
-// of the whole -logvar where that neither overflows nor underflows, and of its half, squared later, beyond.
+// difference^2 / variance, and half its derivative by the difference: both 0 for no difference, also where the variance
+// is 0. `scale` is 1 / variance where that neither overflows nor underflows, and 1 / sigma beyond, squared later: so
+// there is one exp.
 template <class T>
 struct Deviation {
   T squared, slope;
 
-  VAEFAST_HD static bool whole(T logvar) { return logvar > T(-80) && logvar < T(80); }
-  VAEFAST_HD static T precision(T logvar) { return math::exp(logvar * (whole(logvar) ? T(-1) : T(-0.5))); }
+  VAEFAST_HD static bool is_moderate(T logvar) { return logvar > T(-80) && logvar < T(80); }
+  VAEFAST_HD static T scale(T logvar) { return math::exp(logvar * (is_moderate(logvar) ? T(-1) : T(-0.5))); }
 
-  VAEFAST_HD Deviation(T difference, T logvar, T e) {
-    const bool whole = Deviation::whole(logvar);
-    const T bounded = e == T(INFINITY) ? T(0) : e;  // two selections, which vectorize where one of both did not
-    const T factor = difference == T(0) ? bounded : e;
+  VAEFAST_HD Deviation(T difference, T logvar, T scale) {
+    const bool moderate = is_moderate(logvar);
+    const T bounded = scale == T(INFINITY) ? T(0) : scale;  // two selections vectorize where one of both did not
+    const T factor = difference == T(0) ? bounded : scale;
     const T r = difference * factor;
-    squared = r * (whole ? difference : r);
-    slope = r * (whole ? T(1) : factor);
+    squared = r * (moderate ? difference : r);
+    slope = r * (moderate ? T(1) : factor);
   }
 };
 
@@ -42,9 +47,10 @@ struct Deviation {
 struct GaussianKl {
   static constexpr const char* name = "gaussian_kl";
   static constexpr int arity = 2, target = -1;
+  using prepared_from = Operands<1>;
 
   template <class T>
-  VAEFAST_HD static T prepare(T, T logvar) {
+  VAEFAST_HD static T prepare(T logvar) {
     return math::exp(logvar);
   }
   template <class T>
@@ -59,26 +65,28 @@ struct GaussianKl {
 struct GaussianKlPair {
   static constexpr const char* name = "gaussian_kl_pair";
   static constexpr int arity = 4, target = -1;
+  using prepared_from = Operands<1, 3>;
 
   template <class T>
-  VAEFAST_HD static T prepare(T, T logvar, T, T prior_logvar) {
+  VAEFAST_HD static T prepare(T logvar, T prior_logvar) {
     return math::exp(logvar - prior_logvar);
   }
   template <class T>
-  VAEFAST_HD static T evaluate(T mu, T logvar, T prior_mu, T prior_logvar, T variance, T* d) {
-    const Deviation<T> deviation(mu - prior_mu, prior_logvar, Deviation<T>::precision(prior_logvar));
-    // The variances' ratio by its logarithm, and what the rounding of that, e, does to phi and expm1: e expm1(ratio),
-    // and e exp(ratio). With other selections the loop does not vectorize.
-    constexpr T most = sizeof(T) == 4 ? 88 : 709;  // beyond, exp is infinite and so may lost be NaN
-    const T ratio = logvar - prior_logvar, lost = math::rounding_of_difference(logvar, prior_logvar, ratio);
-    const T e = math::abs(ratio) < most ? lost : T(0), growth = math::expm1(ratio, variance);
-    const T risen = e * (growth == T(INFINITY) ? T(0) : growth);
-    const T rate = growth + (e + risen), excess = math::phi(ratio, variance) + risen;
+  VAEFAST_HD static T evaluate(T mu, T logvar, T prior_mu, T prior_logvar, T ratio, T* d) {
+    const Deviation<T> deviation(mu - prior_mu, prior_logvar, Deviation<T>::scale(prior_logvar));
+    // phi and expm1 of the ratio's logarithm, and what its rounding does to them: lost * expm1, and lost * exp. With
+    // other selections the loop does not vectorize.
+    constexpr T most = sizeof(T) == 4 ? 88 : 709;  // beyond, exp is infinite and what is lost may be NaN
+    const T log_ratio = logvar - prior_logvar;
+    const T rounding = math::rounding_of_difference(logvar, prior_logvar, log_ratio);
+    const T lost = math::abs(log_ratio) < most ? rounding : T(0), expm1 = math::expm1(log_ratio, ratio);
+    const T phi_lost = lost * (expm1 == T(INFINITY) ? T(0) : expm1);
+    const T growth = expm1 + (lost + phi_lost);
     d[0] = deviation.slope;
-    d[1] = T(0.5) * rate;
+    d[1] = T(0.5) * growth;
     d[2] = -deviation.slope;
-    d[3] = T(-0.5) * (rate + deviation.squared);
-    return T(0.5) * (deviation.squared + excess);
+    d[3] = T(-0.5) * (growth + deviation.squared);
+    return T(0.5) * (deviation.squared + (math::phi(log_ratio, ratio) + phi_lost));
   }
 };
 
@@ -87,9 +95,10 @@ struct GaussianKlPair {
 struct Bernoulli {
   static constexpr const char* name = "bernoulli";
   static constexpr int arity = 2, target = 1;
+  using prepared_from = Operands<0>;
 
   template <class T>
-  VAEFAST_HD static T prepare(T logit, T) {
+  VAEFAST_HD static T prepare(T logit) {
     return math::exp_nonpositive(-math::abs(logit));
   }
   template <class T>
@@ -109,14 +118,15 @@ struct Bernoulli {
 struct BernoulliProbs {
   static constexpr const char* name = "bernoulli_probs";
   static constexpr int arity = 2, target = 1;
+  using prepared_from = Operands<0>;
 
   template <class T>
-  VAEFAST_HD static T clamped(T log_p) {
-    return log_p < T(-100) ? T(-100) : log_p;
+  VAEFAST_HD static T prepare(T p) {
+    return math::clamped_log1m(p);
   }
   template <class T>
-  VAEFAST_HD static T evaluate(T p, T x, T* d) {
-    const T log_p = clamped(math::log(p)), log_q = clamped(math::log1m(p)), variance = (T(1) - p) * p;
+  VAEFAST_HD static T evaluate(T p, T x, T log_q, T* d) {
+    const T log_p = math::clamped_log(p), variance = (T(1) - p) * p;
     d[0] = (x - p) / (variance < T(1e-12) ? T(1e-12) : variance);
     d[1] = log_p - log_q;
     return x * log_p + (T(1) - x) * log_q;
@@ -127,14 +137,15 @@ struct BernoulliProbs {
 struct Gaussian {
   static constexpr const char* name = "gaussian";
   static constexpr int arity = 3, target = 1;
+  using prepared_from = Operands<2>;
 
   template <class T>
-  VAEFAST_HD static T prepare(T, T, T logvar) {
-    return Deviation<T>::precision(logvar);
+  VAEFAST_HD static T prepare(T logvar) {
+    return Deviation<T>::scale(logvar);
   }
   template <class T>
-  VAEFAST_HD static T evaluate(T mean, T x, T logvar, T precision, T* d) {
-    const Deviation<T> deviation(x - mean, logvar, precision);
+  VAEFAST_HD static T evaluate(T mean, T x, T logvar, T scale, T* d) {
+    const Deviation<T> deviation(x - mean, logvar, scale);
     d[0] = deviation.slope;
     d[1] = -deviation.slope;
     d[2] = T(0.5) * (deviation.squared - T(1));
@@ -146,10 +157,15 @@ struct Gaussian {
 struct Laplace {
   static constexpr const char* name = "laplace";
   static constexpr int arity = 3, target = 1;
+  using prepared_from = Operands<2>;
 
   template <class T>
-  VAEFAST_HD static T evaluate(T mean, T x, T log_scale, T* d) {
-    const T distance = math::abs(x - mean), precision = math::exp(-log_scale);
+  VAEFAST_HD static T prepare(T log_scale) {
+    return math::exp(-log_scale);
+  }
+  template <class T>
+  VAEFAST_HD static T evaluate(T mean, T x, T log_scale, T precision, T* d) {
+    const T distance = math::abs(x - mean);
     const T error = distance == T(0) ? T(0) : distance * precision;  // none also where the scale is 0
     d[0] = x > mean ? precision : x < mean ? -precision : x - mean;  // 0, or NaN
     d[1] = -d[0];
@@ -181,15 +197,31 @@ struct ContinuousBernoulli {
 };
 
 template <class Term, class = void>
-constexpr bool kPrepares = false;
+struct PreparedFrom : Operands<> {};
 template <class Term>
-constexpr bool kPrepares<Term, std::void_t<decltype(&Term::template prepare<float>)>> = true;
+struct PreparedFrom<Term, std::void_t<typename Term::prepared_from>> : Term::prepared_from {};
+
+template <class Term>
+constexpr bool kPrepares = PreparedFrom<Term>::size() != 0;
 
 // The term of one element, in one step.
-template <class Term, class T, class... Operand>
-VAEFAST_HD T evaluate(T* d, Operand... x) {
-  if constexpr (kPrepares<Term>) return Term::evaluate(x..., Term::prepare(x...), d);
-  else return Term::evaluate(x..., d);
+template <class Term, class T, size_t... k>
+VAEFAST_HD T prepare(const T (&x)[Term::arity], Operands<k...>) {
+  return Term::prepare(x[k]...);
+}
+template <class Term, class T, size_t... k>
+VAEFAST_HD T evaluate(const T (&x)[Term::arity], T (&d)[Term::arity], Operands<k...>) {
+  if constexpr (kPrepares<Term>) return Term::evaluate(x[k]..., prepare<Term>(x, PreparedFrom<Term>()), d);
+  else return Term::evaluate(x[k]..., d);
+}
+template <class Term, class T>
+VAEFAST_HD T evaluate(const T (&x)[Term::arity], T (&d)[Term::arity]) {
+  return evaluate<Term>(x, d, std::make_index_sequence<Term::arity>());
+}
+
+template <size_t... k>
+constexpr int bits_of(Operands<k...>) {
+  return (0 | ... | (1 << k));
 }
 
 template <class... Term>
@@ -198,6 +230,7 @@ struct TermList {
   static constexpr const char* names[] = {Term::name...};
   static constexpr int arity[] = {Term::arity...};
   static constexpr int target[] = {Term::target...};
+  static constexpr int prepared_from[] = {bits_of(PreparedFrom<Term>())...};  // as bits
 };
 
 // THE list: a term added here exists for every instruction set, device, dtype and reduction, with its backward.

@@ -10,10 +10,11 @@
   F(exp_subnormal, std::exp(x), exp(x), -103.97f, -87.33654f, 1)                                      \
   F(exp_nonpositive, std::exp(x), exp_nonpositive(x), -87.33654f, 0.0f, 1)                            \
   F(log, std::log(x), log(x), 1e-45f, 3.4028235e38f, 1)                                               \
-  F(log1m, std::log1p(-x), log1m(x), 0.0f, 0.99999994f, -1)                                           \
+  F(clamped_log, std::log(x), clamped_log(x), 4e-44f, 1.0f, 1)                                        \
+  F(clamped_log1m, std::log1p(-x), clamped_log1m(x), 0.0f, 0.99999994f, -1)                           \
   F(log1p, std::log1p(x), add_log1p(0, 0, x), 0.0f, 1.0f, 1)                                          \
-  F(phi, phi_of(x), phi(x), -3.4028235e38f, 88.72283f, 0)                                             \
-  F(expm1, std::expm1(x), expm1(x), -3.4028235e38f, 88.72283f, 1)                                     \
+  F(phi, phi_of(x), phi(x, exp(x)), -3.4028235e38f, 88.72283f, 0)                                     \
+  F(expm1, std::expm1(x), expm1(x, exp(x)), -3.4028235e38f, 88.72283f, 1)                             \
   F(softplus_part, std::log1p(std::exp(x)), add_log1p(0, 0, exp_nonpositive(x)), -87.33654f, 0.0f, 1) \
   F(sigmoid_part, std::exp(x) / (1 + std::exp(x)), sigmoid_of(x), -87.33654f, 0.0f, 1)                \
   F(log_x_by_sinh, log_x_by_sinh_of(x), log_x_by_sinh(x, slope), -1.0f, 1.0f, 0)                      \
@@ -161,8 +162,8 @@ FUNCTIONS(F)
 // All patterns, NaN and infinities among them: what a function is where it has no digits to be right in.
 #define LIMITS(F)                                                              \
   F(exp, exp(x), x > 88.72284f ? INFINITY : x < -103.98f ? 0.0f : y)           \
-  F(phi, phi(x), x > 88.72284f ? INFINITY : x < -1e30f ? -x : y < 0 ? NAN : y) \
-  F(expm1, expm1(x), x > 88.72284f ? INFINITY : x < -20 ? -1.0f : y)           \
+  F(phi, phi(x, exp(x)), x > 88.72284f ? INFINITY : x < -1e30f ? -x : y < 0 ? NAN : y) \
+  F(expm1, expm1(x, exp(x)), x > 88.72284f ? INFINITY : x < -20 ? -1.0f : y)   \
   F(log, log(x), x < 0 ? NAN : x == 0 ? -INFINITY : x == INFINITY ? x : y)
 
 #define F(name, narrow, limit)                                                             \
