@@ -32,6 +32,7 @@ def test_public_names_have_documented_examples():
         vaefast.iwae,
         vaefast.losses,
         vaefast.model,
+        vaefast.builders,
         vaefast.priors,
         vaefast.schedules,
     ):

@@ -37,10 +37,11 @@ PYTHON = {
     "schedules": ["_checks"],
     "iwae": ["_checks", "_likelihood", "_paths", "functional", "likelihoods"],
     "losses": ["_checks", "_likelihood", "autograd", "functional", "likelihoods", "kl"],
-    "model": ["_likelihood", "functional", "likelihoods", "losses"],
+    "model": ["_checks", "_likelihood", "functional", "losses", "objectives"],
+    "builders": ["_checks", "_likelihood", "likelihoods", "model"],
     "data": [],
     "plots": [],
-    "runs": ["", "_likelihood", "likelihoods", "model"],
+    "runs": ["", "_likelihood", "builders", "likelihoods", "model"],
     "training": ["", "data", "functional", "iwae", "likelihoods", "model", "plots", "runs"],
     "progress": ["training"],
     "options": ["", "likelihoods"],
@@ -50,7 +51,7 @@ PYTHON = {
     "report": ["", "_ops", "data", "examine", "functional", "model", "options", "page", "plots", "runs"],
     "cli": ["", "_ops", "options", "outputs", "progress", "report", "runs", "training"],
     "__main__": ["cli"],
-    "__init__": ["_ops", "functional", "iwae", "likelihoods", "losses", "model", "priors", "schedules"],
+    "__init__": ["_ops", "builders", "functional", "iwae", "likelihoods", "losses", "model", "priors", "schedules"],
 }
 
 

@@ -25,7 +25,7 @@ def trained(folder, *options):
 @torch.no_grad()
 def test_sample(tmp_path, digits, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    vae = vaefast.model.mlp_vae((1, 8, 8), 16)
+    vae = vaefast.mlp_vae((1, 8, 8), 16)
     vae.load_state_dict(__import__("safetensors.torch").torch.load_file(digits / "model.safetensors"))
     for name, options in (("a", []), ("b", ["--seed", "0"]), ("c", ["--seed", "1"])):
         assert run("sample", digits, "-n", "600", *options, "--out", f"{name}.npy") == 0
@@ -45,7 +45,7 @@ def test_sample(tmp_path, digits, capsys, monkeypatch):
 def test_reconstruct(tmp_path, digits, capsys, monkeypatch):
     """Every kind of file: as numbers, what the model says of the file's pixels; as a picture, the first hundred."""
     monkeypatch.chdir(tmp_path)
-    vae = vaefast.model.mlp_vae((1, 8, 8), 16)
+    vae = vaefast.mlp_vae((1, 8, 8), 16)
     vae.load_state_dict(__import__("safetensors.torch").torch.load_file(digits / "model.safetensors"))
     gray, color = images(3, 8, 8), images(8, 8, 3)
     np.save("three.npy", gray)

@@ -7,10 +7,11 @@ from importlib.metadata import version as _version
 
 from . import functional, likelihoods, priors, schedules
 from ._ops import empty_cache
+from .builders import conv_vae, mlp_vae
 from .functional import ELBO
 from .iwae import IWAELoss
 from .losses import ELBOLoss
-from .model import VAE, conv_vae, mlp_vae
+from .model import VAE
 
 __all__ = [
     "ELBO",

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from . import __version__
 from ._likelihood import Likelihood
+from .builders import conv_vae, mlp_vae
 from .likelihoods import NAMES, DiscretizedLogistic, Gaussian, Laplace
-from .model import VAE, conv_vae, mlp_vae
+from .model import VAE
 
 
 class RunError(ValueError):
