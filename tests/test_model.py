@@ -1,5 +1,6 @@
 """VAE: its bounds against models whose log p(x) is known, and training."""
 
+import copy
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 import vaefast
 from vaefast import likelihoods
+from vaefast.priors import VampPrior
 
 
 class Known(nn.Module):
@@ -244,3 +246,123 @@ def test_a_shared_parameter_as_long_as_a_chunk():
     expanded = vaefast.VAE(vae.encoder, nn.Sequential(vae.decoder, Expand()), likelihood="negative_binomial")
     g = [torch.Generator().manual_seed(0) for _ in range(2)]
     torch.testing.assert_close(*(m.log_likelihood(x, 50, generator=k) for m, k in zip((vae, expanded), g, strict=True)))
+
+
+class GaussianPrior(nn.Module):
+    """N(mu, diag exp(logvar)), learned."""
+
+    def __init__(self, mu, logvar):
+        super().__init__()
+        self.mu, self.logvar = nn.Parameter(torch.tensor(mu)), nn.Parameter(torch.tensor(logvar))
+
+    def log_prob(self, z):
+        return vaefast.functional.gaussian_log_prob(z, self.mu.expand(z.shape), self.logvar.expand(z.shape))
+
+    def sample(self, n, *, generator=None):
+        return vaefast.functional.reparameterize(
+            self.mu.expand(n, -1), self.logvar.expand(n, -1), generator=generator
+        ).detach()
+
+
+def vamp_vae(seed=0):
+    torch.manual_seed(seed)
+    base = vaefast.mlp_vae((16,), latent_dim=2, hidden_dims=(12,))
+    return vaefast.VAE(base.encoder, base.decoder, prior=VampPrior(base.encoder, torch.rand(5, 16)))
+
+
+def test_bounds_under_a_prior(linear_gaussian):
+    """x = Wz + b + noise with z ~ N(m, S) is N(Wm + b, W S W^T + I/4): log p(x), the ELBO and its KL in closed form."""
+    m, logvar = [1.0, -0.5], [0.4, -1.2]
+    vae = vaefast.VAE(
+        linear_gaussian.encoder, linear_gaussian.decoder, likelihood=linear_gaussian.likelihood,
+        prior=GaussianPrior(m, logvar),
+    )  # fmt: skip
+    weight, bias, scale = (t.detach().double() for t in (*vae.decoder.parameters(), vae.prior.logvar.exp()))
+    covariance = weight * scale @ weight.T + torch.eye(3, dtype=torch.float64) / 4
+    marginal = torch.distributions.MultivariateNormal(weight @ vae.prior.mu.detach().double() + bias, covariance)
+    x = torch.tensor([[0.7, -1.0, 0.4]])
+    log_px = marginal.log_prob(x[0].double()).item()
+    estimates = vae.log_likelihood(x.expand(20, 3), num_samples=20_000, chunk_size=1000)
+    assert estimates.mean().item() == pytest.approx(log_px, abs=0.02)
+    kl = vaefast.functional.gaussian_kl(*(t.detach() for t in (*vae.encode(x), vae.prior.mu, vae.prior.logvar))).item()
+    bound = -3.476389784575 - kl  # E_q[log p(x|z)] knows no prior
+    many = x.expand(200_000, 3)
+    with torch.no_grad():
+        elbo = vae.elbo(many)
+        loss = vae.loss(many).item()
+    for got, expected in ((elbo.elbo, bound), (elbo.kl, kl), (elbo.log_likelihood, -3.476389784575)):
+        assert got.mean().item() == pytest.approx(expected, abs=5 * got.std().item() / math.sqrt(len(many)))
+    assert loss == pytest.approx(-bound, abs=5 * elbo.elbo.std().item() / math.sqrt(len(many)))
+    torch.testing.assert_close(elbo.elbo, elbo.log_likelihood - elbo.kl)
+    assert bound < log_px
+    gap = vae.posterior_gap(x.expand(20, 3), num_samples=20_000, chunk_size=1000)
+    assert gap.mean().item() == pytest.approx(log_px - bound, abs=0.03)
+    drawn = vae.sample(100_000)  # E[x|z]
+    torch.testing.assert_close(drawn.mean(0).double(), marginal.mean, rtol=0, atol=0.03)
+    torch.testing.assert_close(drawn.T.cov().double(), covariance - torch.eye(3) / 4, rtol=0, atol=0.05)
+
+
+def test_a_vae_with_a_vamp_prior_trains():
+    vae, x = vamp_vae(), torch.rand(4, 16).round().repeat(16, 1)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=1e-2)
+    before = vae.prior.pseudo_inputs.detach().clone()
+    curve = []
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = vae.loss(x)
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in vae.parameters())
+        optimizer.step()
+        curve.append(loss.item())
+    assert sum(curve[-20:]) / 20 < 0.6 * curve[0]
+    assert not torch.equal(vae.prior.pseudo_inputs, before)
+    with torch.no_grad():
+        elbo = torch.stack([vae.elbo(x).elbo for _ in range(200)]).mean()
+    assert elbo < vae.log_likelihood(x, 1000).mean() < 0
+
+
+def test_the_state_of_a_vae_with_a_prior():
+    """The prior's parameters are the model's, once; a copy's VampPrior has the copy's encoder."""
+    vae, x = vamp_vae(), torch.rand(3, 16)
+    names = [name for name in vae.state_dict() if "pseudo_inputs" in name]
+    assert names == ["criterion.prior.pseudo_inputs"] and len(vae.state_dict()) == len(list(vae.parameters()))
+    other = vamp_vae(seed=1)
+    assert not torch.equal(vae.prior.log_prob(torch.zeros(3, 2)), other.prior.log_prob(torch.zeros(3, 2)))
+    other.load_state_dict(vae.state_dict())
+    copied = copy.deepcopy(vae)
+    g = torch.Generator()
+    for call in (
+        lambda vae: vae.loss(x, generator=g), lambda vae: vae.elbo(x, generator=g).kl,
+        lambda vae: vae.sample(3, generator=g), lambda vae: vae.log_likelihood(x, 10, generator=g),
+    ):  # fmt: skip
+        first, *rest = (call(m) for m in (vae, other, copied) if g.manual_seed(3))
+        assert all(torch.equal(first, r) for r in rest)
+    with torch.no_grad():
+        copied.encoder[1].weight.zero_()
+    assert torch.equal(vae.prior.log_prob(x[:, :2]), other.prior.log_prob(x[:, :2]))
+    assert not torch.equal(copied.prior.log_prob(x[:, :2]), vae.prior.log_prob(x[:, :2]))
+
+
+def test_a_criterion_that_estimates_the_kl():
+    """`vae.criterion` may be replaced: loss and elbo then give it the z that was decoded."""
+    vae, x = vaefast.mlp_vae((16,), latent_dim=2), torch.rand(3, 16)
+    g = torch.Generator()
+    closed = vae.loss(x, generator=g.manual_seed(0))
+    vae.criterion = vaefast.ELBOLoss(estimator="mc")
+    got = vae.loss(x, generator=g.manual_seed(0))
+    mu, logvar = vae.encode(x)
+    z = vae.reparameterize(mu, logvar, generator=g.manual_seed(0))
+    assert torch.equal(got, vae.criterion(vae.decode(z), x, mu, logvar, z=z)) and got != closed
+    elbo = vae.elbo(x, generator=g.manual_seed(0))
+    torch.testing.assert_close(got, -elbo.elbo.mean())
+    vae.criterion.beta = 0.25
+    torch.testing.assert_close(vae.elbo(x, generator=g.manual_seed(0)).elbo, elbo.elbo)  # the bound, whatever beta
+
+
+def test_what_belongs_to_the_criterion():
+    vae = vaefast.mlp_vae((4,))
+    for name, value in (("prior", GaussianPrior([0.0], [0.0])), ("likelihood", likelihoods.Gaussian())):
+        with pytest.raises(AttributeError, match=f"{name} belongs to the criterion"):
+            setattr(vae, name, value)
+    with pytest.raises(TypeError, match="vaefast.VAE: prior must have log_prob and sample, got Linear"):
+        vaefast.VAE(nn.Linear(4, 2), nn.Linear(1, 4), prior=nn.Linear(1, 1))

@@ -14,7 +14,7 @@ __all__ = ["VAE"]
 
 
 class VAE(nn.Module):
-    """A variational autoencoder with a standard normal prior.
+    """A variational autoencoder.
 
     Whether it samples never depends on `.training`: the deterministic forms are asked for by name. What samples takes a
     `generator`, a torch.Generator of the model's device; without one the noise is the default generator's.
@@ -24,12 +24,25 @@ class VAE(nn.Module):
         decoder: maps z to the likelihood's parameters.
         likelihood: as for ELBOLoss.
         beta: weight of the KL in `loss`.
+        prior: p(z), an object with log_prob(z) of shape (B,) and sample(n), such as vaefast.priors.VampPrior of this
+            model's encoder. A module's parameters become the model's. The KL is then estimated at the sample of z as
+            log q(z|x) - log p(z). If None, p(z) is the standard normal and the KL is in closed form.
+
+    Attributes:
+        criterion: the ELBOLoss behind `loss`, which owns likelihood, beta and prior; another one may take its place.
+
+    Raises:
+        TypeError: prior has no log_prob or no sample.
 
     Example:
         >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6))
         >>> recon_x, mu, logvar = vae(torch.rand(3, 6))
         >>> recon_x.shape, mu.shape
         (torch.Size([3, 6]), torch.Size([3, 2]))
+        >>> from vaefast.priors import VampPrior
+        >>> prior = VampPrior(vae.encoder, torch.rand(10, 6))
+        >>> VAE(vae.encoder, vae.decoder, prior=prior).loss(torch.rand(3, 6)).shape
+        torch.Size([])
     """
 
     def __init__(
@@ -38,17 +51,35 @@ class VAE(nn.Module):
         decoder: nn.Module,
         *,
         likelihood: str | Likelihood = "bernoulli",
-        beta: float = 1.0,
+        beta: float | Tensor = 1.0,
+        prior: Any = None,
     ) -> None:
         super().__init__()
+        if prior is not None and not (hasattr(prior, "log_prob") and hasattr(prior, "sample")):
+            raise TypeError(f"vaefast.VAE: prior must have log_prob and sample, got {type(prior).__name__}")
         self.encoder = encoder
         self.decoder = decoder
-        self.criterion = ELBOLoss(likelihood, beta=beta)
+        self.criterion = ELBOLoss(
+            likelihood, beta=beta, estimator="mc" if prior is not None else "analytic", prior=prior
+        )
         self.latent_shape: tuple[int, ...] | None = None  # of one sample; known after the first encode
 
     @property
     def likelihood(self) -> Any:
         return self.criterion.likelihood
+
+    @property
+    def prior(self) -> Any:
+        """p(z), or None for the standard normal."""
+        return getattr(self.criterion, "prior", None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # nn.Module would keep a module under this name, and no loss would ever look at it.
+        if name in ("likelihood", "prior"):
+            raise AttributeError(
+                f"vaefast.VAE: {name} belongs to the criterion; give it to VAE, or set another criterion"
+            )
+        super().__setattr__(name, value)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(mu, logvar) of q(z|x), each (B, L)."""
@@ -77,35 +108,53 @@ class VAE(nn.Module):
     def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> tuple[Any, Tensor, Tensor]:
         """(recon_x, mu, logvar), ready for ELBOLoss."""
         mu, logvar = self.encode(x)
-        return self.decode(self.reparameterize(mu, logvar, **_given(generator))), mu, logvar
+        return self.decode(self.reparameterize(mu, logvar, **_given(generator=generator))), mu, logvar
 
     def loss(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The mean over the batch of -log p(x|z) + beta * KL, a scalar in nats."""
-        recon_x, mu, logvar = self(x, **_given(generator))
-        loss = self.criterion(recon_x, x, mu, logvar)
+        recon_x, mu, logvar, z = self._decoded(x, generator)
+        loss = self.criterion(recon_x, x, mu, logvar, z=z)
         assert isinstance(loss, Tensor)
         return loss
 
     def elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> functional.ELBO:
         """The true bound (beta = 1) and its parts per sample, each (B,), from one sample of z."""
-        recon_x, mu, logvar = self(x, **_given(generator))
-        return functional.elbo(recon_x, x, mu, logvar, likelihood=self.likelihood)
+        recon_x, mu, logvar, z = self._decoded(x, generator)
+        if z is None:
+            return functional.elbo(recon_x, x, mu, logvar, likelihood=self.likelihood)
+        _, parts = self.criterion(recon_x, x, mu, logvar, z=z, beta=1.0, return_parts=True)
+        return functional.ELBO(parts.elbo, parts.log_likelihood, parts.kl)
+
+    def _decoded(self, x: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor, Tensor, Tensor | None]:
+        """(recon_x, mu, logvar, z); z is None where the criterion has the KL in closed form and asks for no sample."""
+        if getattr(self.criterion, "estimator", "analytic") == "analytic":
+            return *self(x, **_given(generator=generator)), None
+        mu, logvar = self.encode(x)
+        z = self.reparameterize(mu, logvar, **_given(generator=generator))
+        return self.decode(z), mu, logvar, z
 
     def reconstruct(self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """E[x|z] at the mean of q(z|x), or at a sample of it."""
         mu, logvar = self.encode(x)
-        z = self.reparameterize(mu, logvar, **_given(generator)) if sample else mu
+        z = self.reparameterize(mu, logvar, **_given(generator=generator)) if sample else mu
         return self.likelihood.mean(self.decode(z))
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """E[x|z] for n draws of z from the prior."""
-        if self.latent_shape is None:
-            raise RuntimeError("vaefast.VAE: the latent's shape is unknown; encode something once, or set latent_shape")
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
             raise ValueError(f"vaefast.VAE: n must be an int of at least 0, got {n!r}")
+        return self.likelihood.mean(self.decode(self._draw(n, generator)))
+
+    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """n samples of the prior."""
+        if self.prior is not None:
+            z: Tensor = self.prior.sample(n, **_given(generator=generator))
+            return z
+        if self.latent_shape is None:
+            raise RuntimeError("vaefast.VAE: the latent's shape is unknown; encode something once, or set latent_shape")
         parameter = next(self.parameters())
         zero = torch.zeros(n, *self.latent_shape, device=parameter.device, dtype=parameter.dtype)
-        return self.likelihood.mean(self.decode(functional.reparameterize(zero, zero, generator=generator)))
+        return functional.reparameterize(zero, zero, generator=generator)
 
     @overload
     def log_likelihood(
@@ -171,7 +220,9 @@ class VAE(nn.Module):
             samples = min(chunk_size, num_samples - start)
             z = functional.reparameterize(mu, logvar, num_samples=samples, generator=generator)
             recon_x = self.decode_samples(z)
-            log_w = functional.log_weights(recon_x, x, z, mu, logvar, likelihood=self.likelihood).double()
+            log_w = functional.log_weights(
+                recon_x, x, z, mu, logvar, likelihood=self.likelihood, prior=self.prior
+            ).double()
             total = torch.logaddexp(total, log_w.logsumexp(0))
             squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
             elbo += log_w.sum(0)
@@ -208,6 +259,6 @@ class VAE(nn.Module):
         return log_px - elbo
 
 
-def _given(generator: torch.Generator | None) -> dict[str, Any]:
-    """The argument where there is one: methods that a subclass overrides need not know it."""
-    return {} if generator is None else {"generator": generator}
+def _given(**arguments: Any) -> dict[str, Any]:
+    """Those arguments that are not None: methods that a subclass overrides need not know the others."""
+    return {name: value for name, value in arguments.items() if value is not None}
