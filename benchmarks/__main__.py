@@ -81,11 +81,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", help="CPU threads; default: 1 and all")
     parser.add_argument("--json", type=Path, help="write the results here, and the plot beside them")
     parser.add_argument(
-        "--readme", action="store_true", help="write README.md's section from benchmarks/results, and end"
+        "--readme",
+        action="store_true",
+        help="write the tables of README.md and docs/speed.md from benchmarks/results, and end",
     )
     arguments = parser.parse_args()
     if arguments.readme:
-        return report.write_readme(report.load(RESULTS / "cpu.json"), "benchmarks/results/cpu")
+        return report.write_pages(report.load(RESULTS / "cpu.json"))
     threads = arguments.threads or sorted({1, torch.get_num_threads()})
     if arguments.device == "cuda" or (arguments.quick and not arguments.threads):
         threads = threads[-1:]

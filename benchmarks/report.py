@@ -1,4 +1,4 @@
-"""Results as tables, as a plot, and as the README's speed section."""
+"""Results as tables, as a plot, as the page docs/speed.md and as the README's short table."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- speed: python -m benchmarks --readme -->\n", "<!-- end of speed -->\n"
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "speed.md"
 Results = dict[str, Any]
 
 
@@ -152,7 +153,7 @@ def where(stamp: dict[str, Any]) -> str:
 
 
 def section(results: Results, files: str) -> str:
-    """The README's speed section, without its heading."""
+    """What docs/speed.md shows of them."""
     loss, sampling, scaling, linear, training = (markdown(*table) for table in tables(results))
     return f"""
 {where(results["stamp"])} ([all figures]({files}.json)).
@@ -180,15 +181,37 @@ Whole training steps (encoder, decoder, Adam), in samples per second:
 {training}"""
 
 
-def rewrite(text: str, begin: str, end: str, readme: Path = ROOT / "README.md") -> None:
-    """What stands between two markers of the README."""
-    whole = readme.read_text()
+def short(results: Results) -> str:
+    """What the README shows: whole training steps, and how the loss alone compares."""
+    names = ("examples", "eager", "vaefast", "eager, compiled", "vaefast, compiled")
+    header = ["model, batch 128", "pytorch/examples", "by hand, from logits", "vaefast", "by hand, compiled", "vaefast, compiled"]  # fmt: skip
+    rows = [[row["model"], *(str(row["samples_per_second"].get(n, "")) for n in names)] for row in results["training"]]
+    ratios = [float(ratio(row, "eager")) for row in results["loss"]]
+
+    def share(name: str) -> str:
+        shares = [row["percent_of_step"][name] for row in results["training"]]
+        return f"{min(shares):.0f} to {max(shares):.0f} %"
+
+    return f"""
+{where(results["stamp"])}.
+Samples per second of whole training steps (encoder, decoder, loss, backward pass, Adam), with each loss:
+
+{markdown(header, rows)}
+A loss that is written by hand, from logits, is {share("eager")} of such a step. The loss of pytorch/examples is
+{share("examples")}. The loss alone, forward and backward, is {min(ratios):.1f} to {max(ratios):.0f} times as fast with vaefast as by hand.
+"""
+
+
+def rewrite(text: str, begin: str, end: str, page: Path) -> None:
+    """What stands between two markers of a page."""
+    whole = page.read_text()
     first, last = whole.index(begin) + len(begin), whole.index(end)
-    readme.write_text(whole[:first] + text + whole[last:])
+    page.write_text(whole[:first] + text + whole[last:])
 
 
-def write_readme(results: Results, files: str) -> None:
-    rewrite(section(results, files), BEGIN, END)
+def write_pages(results: Results) -> None:
+    rewrite(short(results), BEGIN, END, README)
+    rewrite(section(results, "../benchmarks/results/cpu"), BEGIN, END, PAGE)
 
 
 def load(path: Path) -> Results:

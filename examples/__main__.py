@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.__main__ import RESULTS, stamp
-from benchmarks.report import load, markdown, rewrite, where
+from benchmarks.report import ROOT, load, markdown, rewrite, where
 
 from . import compare
 
@@ -26,6 +26,7 @@ MODULES = [
     "pyro_check",
 ]
 BEGIN, END = "<!-- hosts: python -m examples --readme -->\n", "<!-- end of hosts -->\n"
+PAGE = ROOT / "docs" / "other_libraries.md"
 HEADER = ["host", "version", "what changes", "loss", "gradients", "ms before", "ms after", "ratio"]
 
 
@@ -39,10 +40,10 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def section(results: dict[str, Any]) -> str:
-    """What the README shows."""
+    """What docs/other_libraries.md shows."""
     threads, steps = results["threads"], results["hosts"][0]["steps"]
     return f"""
-{where(results["stamp"])}, {threads} thread{"s" * (threads > 1)} ([all figures](benchmarks/results/hosts.json)).
+{where(results["stamp"])}, {threads} thread{"s" * (threads > 1)} ([all figures](../benchmarks/results/hosts.json)).
 "loss" and "gradients" are the largest relative differences in {steps} training steps from one start, with one noise; "ms"
 is the median of a whole step, network and optimizer included, of runs that take turns.
 
@@ -55,11 +56,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: all")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument(
-        "--readme", action="store_true", help="write README.md's section from benchmarks/results, and end"
+        "--readme", action="store_true", help="write docs/other_libraries.md's table from benchmarks/results, and end"
     )
     arguments = parser.parse_args()
     if arguments.readme:
-        return rewrite(section(load(RESULTS / "hosts.json")), BEGIN, END)
+        return rewrite(section(load(RESULTS / "hosts.json")), BEGIN, END, PAGE)
     torch.set_num_threads(arguments.threads)
     console, rows = Console(stderr=True), []
     with Progress(console=console) as progress:

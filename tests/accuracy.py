@@ -1,5 +1,5 @@
 """Worst errors of the float32 kernels against float64, per quantity and regime. The tests hold them under the published
-bounds; `python -m tests.accuracy` prints README.md's table."""
+bounds; `python -m tests.accuracy` prints the table of docs/accuracy.md."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -223,7 +223,8 @@ def main() -> None:
         for isa in _ops.build_info()["cpu_isas"]:
             _ops.set_cpu_isa(isa)
             cells.append(f"{worst(quantity, n)[0]:.2f}")
-        print(f"| {quantity.name} | {' | '.join(cells)} | {quantity.bound:g} {quantity.unit} |")
+        bound = f"{quantity.bound:g} {quantity.unit}".replace("|", "\\|")  # of a table's cell
+        print(f"| {quantity.name} | {' | '.join(cells)} | {bound} |")
     _ops.set_cpu_isa(before)
 
 

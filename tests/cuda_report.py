@@ -1,4 +1,4 @@
-"""What nvcc says of the CUDA kernels. `python -m tests.cuda_report` prints README.md's table of the hot ones."""
+"""What nvcc says of the CUDA kernels. `python -m tests.cuda_report` prints the table of the hot ones, for docs/cuda.md."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The benchmarks: that their variants compute one number, that a run ends in tables, and that the README shows its results."""
+"""The benchmarks: that their variants compute one number, that a run ends in tables, and that README.md and docs/speed.md show its results."""
 
 import json
 
@@ -40,8 +40,13 @@ def test_a_run_ends_in_tables_and_a_plot(tmp_path):
         assert row in text
 
 
-def test_the_readme_shows_the_committed_results():
-    readme = (ROOT / "README.md").read_text()
-    shown = readme[readme.index(report.BEGIN) + len(report.BEGIN) : readme.index(report.END)]
-    assert shown == report.section(report.load(command.RESULTS / "cpu.json"), "benchmarks/results/cpu")
+def test_the_pages_show_the_committed_results():
+    results = report.load(command.RESULTS / "cpu.json")
+    expected = (
+        (report.README, report.short(results)),
+        (report.PAGE, report.section(results, "../benchmarks/results/cpu")),
+    )
+    for page, text in expected:
+        shown = page.read_text()
+        assert shown[shown.index(report.BEGIN) + len(report.BEGIN) : shown.index(report.END)] == text, page
     assert (command.RESULTS / "cpu.png").exists()

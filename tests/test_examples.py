@@ -335,9 +335,9 @@ def test_a_run_ends_in_a_table_and_a_file(tmp_path, monkeypatch, capsys):
         assert readme.read_text() == f"before\n{command.BEGIN}{text}{command.END}after\n"
 
 
-def test_the_readme_shows_the_committed_results():
-    readme, file = (ROOT / "README.md").read_text(), command.RESULTS / "hosts.json"
-    shown = readme[readme.index(command.BEGIN) + len(command.BEGIN) : readme.index(command.END)]
+def test_the_page_shows_the_committed_results():
+    page, file = command.PAGE.read_text(), command.RESULTS / "hosts.json"
+    shown = page[page.index(command.BEGIN) + len(command.BEGIN) : page.index(command.END)]
     assert shown == command.section(report.load(file))
 
 
