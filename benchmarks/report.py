@@ -181,11 +181,18 @@ Whole training steps (encoder, decoder, Adam), in samples per second:
 {training}"""
 
 
+STEPS = {
+    "examples": "pytorch/examples",
+    "eager": "by hand, from logits",
+    "vaefast": "vaefast",
+    "eager, compiled": "by hand, compiled",
+    "vaefast, compiled": "vaefast, compiled",
+}
+
+
 def short(results: Results) -> str:
     """What the README shows: whole training steps, and how the loss alone compares."""
-    names = ("examples", "eager", "vaefast", "eager, compiled", "vaefast, compiled")
-    header = ["model, batch 128", "pytorch/examples", "by hand, from logits", "vaefast", "by hand, compiled", "vaefast, compiled"]  # fmt: skip
-    rows = [[row["model"], *(str(row["samples_per_second"].get(n, "")) for n in names)] for row in results["training"]]
+    rows = [[row["model"], *(str(row["samples_per_second"].get(n, "")) for n in STEPS)] for row in results["training"]]
     ratios = [float(ratio(row, "eager")) for row in results["loss"]]
 
     def share(name: str) -> str:
@@ -196,9 +203,10 @@ def short(results: Results) -> str:
 {where(results["stamp"])}.
 Samples per second of whole training steps (encoder, decoder, loss, backward pass, Adam), with each loss:
 
-{markdown(header, rows)}
+{markdown(["model, batch 128", *STEPS.values()], rows)}
 A loss that is written by hand, from logits, is {share("eager")} of such a step. The loss of pytorch/examples is
-{share("examples")}. The loss alone, forward and backward, is {min(ratios):.1f} to {max(ratios):.0f} times as fast with vaefast as by hand.
+{share("examples")}. The loss alone, forward and backward, is {min(ratios):.1f} to {max(ratios):.0f} times as fast with
+vaefast as by hand.
 """
 
 

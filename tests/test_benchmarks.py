@@ -6,7 +6,6 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks import losses, measure, report, training
-from tests.native import ROOT
 
 
 def test_variants_compute_the_same_loss():
