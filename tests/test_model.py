@@ -366,3 +366,27 @@ def test_what_belongs_to_the_criterion():
             setattr(vae, name, value)
     with pytest.raises(TypeError, match="vaefast.VAE: prior must have log_prob and sample, got Linear"):
         vaefast.VAE(nn.Linear(4, 2), nn.Linear(1, 4), prior=nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("build", [lambda: vaefast.mlp_vae((16,), latent_dim=2), vamp_vae])
+def test_the_arguments_of_a_loss(build):
+    """They reach the criterion, one by one."""
+    vae, x, g = build(), torch.rand(3, 16), torch.Generator()
+    mu, logvar = vae.encode(x)
+    z = vae.reparameterize(mu, logvar, generator=g.manual_seed(0))
+    options = {
+        "beta": vaefast.schedules.linear(1, 4),
+        "weight": torch.tensor([1.0, 0.0, 2.0]),
+        "mask": torch.rand(3, 16) < 0.5,
+    }
+    plain = vae.loss(x, generator=g.manual_seed(0))
+    assert plain.shape == ()
+    sample = {} if vae.prior is None else {"z": z}
+    for given in ({name: value} for name, value in options.items()):
+        got, parts = vae.loss(x, generator=g.manual_seed(0), return_parts=True, **given)
+        expected, wanted = vae.criterion(vae.decode(z), x, mu, logvar, return_parts=True, **sample, **given)
+        torch.testing.assert_close((got, *parts), (expected, *wanted))
+        assert got != plain and torch.equal(got, vae.loss(x, generator=g.manual_seed(0), **given))
+    got = vae.loss(x, generator=g.manual_seed(0), **options)
+    assert torch.equal(got, vae.criterion(vae.decode(z), x, mu, logvar, **sample, **options))
+    assert vae.loss(x, beta=0, generator=g.manual_seed(0)) != plain  # 0 is an argument, too

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from . import functional
 from ._likelihood import Likelihood
-from .losses import ELBOLoss
+from .losses import ELBOLoss, Parts
 
 __all__ = ["VAE"]
 
@@ -110,11 +110,63 @@ class VAE(nn.Module):
         mu, logvar = self.encode(x)
         return self.decode(self.reparameterize(mu, logvar, **_given(generator=generator))), mu, logvar
 
-    def loss(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """The mean over the batch of -log p(x|z) + beta * KL, a scalar in nats."""
+    @overload
+    def loss(
+        self,
+        x: Tensor,
+        *,
+        beta: float | Tensor | None = ...,
+        weight: Tensor | None = ...,
+        mask: Tensor | None = ...,
+        return_parts: Literal[False] = ...,
+        generator: torch.Generator | None = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def loss(
+        self,
+        x: Tensor,
+        *,
+        beta: float | Tensor | None = ...,
+        weight: Tensor | None = ...,
+        mask: Tensor | None = ...,
+        return_parts: Literal[True],
+        generator: torch.Generator | None = ...,
+    ) -> tuple[Tensor, Parts]: ...
+
+    def loss(
+        self,
+        x: Tensor,
+        *,
+        beta: float | Tensor | None = None,
+        weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        return_parts: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | tuple[Tensor, Parts]:
+        """The mean over the batch of -log p(x|z) + beta * KL, a scalar in nats; see ELBOLoss for the arguments' errors.
+
+        Args:
+            x: data, shape (B, D).
+            beta: instead of the criterion's, for this call: what a schedule of vaefast.schedules hands over.
+            weight: of each sample's loss, shape (B,).
+            mask: bool, broadcastable to x; the loss leaves out elements that are False. The encoder sees all of x, so
+                missing values must be filled with something.
+            return_parts: also return the parts, per sample.
+
+        Returns:
+            The loss; or (loss, Parts(log_likelihood, kl, elbo)), elbo with beta as used, each of shape (B,).
+
+        Example:
+            >>> from vaefast import schedules
+            >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6))
+            >>> loss, parts = vae.loss(torch.rand(3, 6), beta=schedules.linear(10, 1000), return_parts=True)
+            >>> loss.shape, parts.kl.shape
+            (torch.Size([]), torch.Size([3]))
+        """
         recon_x, mu, logvar, z = self._decoded(x, generator)
-        loss = self.criterion(recon_x, x, mu, logvar, z=z)
-        assert isinstance(loss, Tensor)
+        options = _given(z=z, beta=beta, weight=weight, mask=mask, return_parts=return_parts or None)
+        loss: Tensor | tuple[Tensor, Parts] = self.criterion(recon_x, x, mu, logvar, **options)
         return loss
 
     def elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> functional.ELBO:
