@@ -108,7 +108,9 @@ def test_builders(build, likelihood):
 def test_bad_models():
     with pytest.raises(ValueError, match="split in two along dimension 1"):
         vaefast.VAE(nn.Linear(4, 3), nn.Linear(1, 4)).encode(torch.zeros(2, 4))
-    with pytest.raises(RuntimeError, match="latent's shape is unknown"):
+    with pytest.raises(
+        RuntimeError, match="vaefast.VAE.sample: the shape of z is unknown; give VAE its latent_shape, or"
+    ):
         vaefast.VAE(nn.Linear(4, 2), nn.Linear(1, 4)).sample(3)
     with pytest.raises(ValueError, match="sides divisible by 4, got \\(1, 6, 6\\)"):
         vaefast.conv_vae((1, 6, 6))
@@ -173,6 +175,7 @@ def test_a_linear_vae_reaches_probabilistic_pca():
 @pytest.mark.parametrize("call", [
     lambda vae, x, **g: vae(x, **g)[0], lambda vae, x, **g: vae.loss(x, **g), lambda vae, x, **g: vae.elbo(x, **g).elbo,
     lambda vae, x, **g: vae.reconstruct(x, sample=True, **g), lambda vae, x, **g: vae.sample(3, **g),
+    lambda vae, x, **g: vae.sample(3, draw=True, **g),
     lambda vae, x, **g: vae.log_likelihood(x, 20, **g), lambda vae, x, **g: vae.posterior_gap(x, num_samples=20, **g),
     lambda vae, x, **g: vae.reparameterize(*vae.encode(x), **g),
 ])  # fmt: skip
@@ -390,3 +393,23 @@ def test_the_arguments_of_a_loss(build):
     got = vae.loss(x, generator=g.manual_seed(0), **options)
     assert torch.equal(got, vae.criterion(vae.decode(z), x, mu, logvar, **sample, **options))
     assert vae.loss(x, beta=0, generator=g.manual_seed(0)) != plain  # 0 is an argument, too
+
+
+def test_a_restored_model_samples_at_once():
+    """Before it has encoded anything: the shape of z is not part of the state, but of the model."""
+    trained = vaefast.VAE(nn.Linear(6, 4), nn.Linear(2, 6))
+    trained.encode(torch.rand(1, 6))
+    restored = vaefast.VAE(nn.Linear(6, 4), nn.Linear(2, 6), latent_shape=[2])
+    restored.load_state_dict(trained.state_dict())
+    g = torch.Generator()
+    assert torch.equal(*(m.sample(3, generator=g.manual_seed(0)) for m in (trained, restored)))
+    assert restored.latent_shape == trained.latent_shape == (2,)
+
+
+def test_samples_of_x():
+    """Without a gradient; with draw=True from p(x|z) and not its mean."""
+    vae, g = vaefast.mlp_vae((500,), 2, likelihood=likelihoods.Gaussian(scale=0.5)), torch.Generator()
+    mean, drawn = (vae.sample(40, draw=draw, generator=g.manual_seed(0)) for draw in (False, True))
+    assert not mean.requires_grad and not drawn.requires_grad
+    assert (drawn - mean).std().item() == pytest.approx(0.5, rel=0.02)  # 20,000 elements: a standard error of 0.5 %
+    assert set(vaefast.mlp_vae((50,), 2).sample(4, draw=True).unique().tolist()) == {0.0, 1.0}

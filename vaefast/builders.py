@@ -80,9 +80,7 @@ def mlp_vae(
     count = _parameters_per_element(likelihood)
     made = (count * input_shape[0], *input_shape[1:])
     decoder = nn.Sequential(*layers((latent_dim, *reversed(hidden_dims), count * size)), nn.Unflatten(1, made))
-    vae = VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood)
-    vae.latent_shape = (latent_dim,)
-    return vae
+    return VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood, latent_shape=(latent_dim,))
 
 
 def conv_vae(
@@ -120,6 +118,4 @@ def conv_vae(
         up = [nn.ReLU(), nn.ConvTranspose2d(wide, out, 4, 2, 1), *up]
     encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(small), 2 * latent_dim))
     decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(small)), nn.Unflatten(1, small), *up)
-    vae = VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood)
-    vae.latent_shape = (latent_dim,)
-    return vae
+    return VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood, latent_shape=(latent_dim,))

@@ -1,6 +1,7 @@
 """VAE as a module: encoder, decoder, likelihood, and the two bounds that matter, the ELBO and log p(x)."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -27,6 +28,7 @@ class VAE(nn.Module):
         prior: p(z), an object with log_prob(z) of shape (B,) and sample(n), such as vaefast.priors.VampPrior of this
             model's encoder. A module's parameters become the model's. The KL is then estimated at the sample of z as
             log q(z|x) - log p(z). If None, p(z) is the standard normal and the KL is in closed form.
+        latent_shape: of one z, such as (20,), which `sample` needs to know; if None, it is seen at the first `encode`.
 
     Attributes:
         criterion: the ELBOLoss behind `loss`, which owns likelihood, beta and prior; another one may take its place.
@@ -53,6 +55,7 @@ class VAE(nn.Module):
         likelihood: str | Likelihood = "bernoulli",
         beta: float | Tensor = 1.0,
         prior: Any = None,
+        latent_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if prior is not None and not (hasattr(prior, "log_prob") and hasattr(prior, "sample")):
@@ -62,7 +65,7 @@ class VAE(nn.Module):
         self.criterion = ELBOLoss(
             likelihood, beta=beta, estimator="mc" if prior is not None else "analytic", prior=prior
         )
-        self.latent_shape: tuple[int, ...] | None = None  # of one sample; known after the first encode
+        self.latent_shape = None if latent_shape is None else tuple(latent_shape)
 
     @property
     def likelihood(self) -> Any:
@@ -191,19 +194,42 @@ class VAE(nn.Module):
         z = self.reparameterize(mu, logvar, **_given(generator=generator)) if sample else mu
         return self.likelihood.mean(self.decode(z))
 
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """E[x|z] for n draws of z from the prior."""
+    @torch.no_grad()
+    def sample(self, n: int, *, draw: bool = False, generator: torch.Generator | None = None) -> Tensor:
+        """E[x|z] for n draws of z from the prior, or x drawn from p(x|z); there is no gradient through either.
+
+        Args:
+            n: how many.
+            draw: draw x as well, by the likelihood's `sample`: the noise of p(x|z) is then part of the result.
+
+        Returns:
+            shape (n, D), on the scale that x has after target_scale.
+
+        Raises:
+            RuntimeError: the shape of z is unknown, for VAE was given no latent_shape and has encoded nothing yet.
+
+        Example:
+            >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6), latent_shape=(2,))
+            >>> vae.sample(3).shape, vae.sample(3, draw=True).unique()
+            (torch.Size([3, 6]), tensor([0., 1.]))
+        """
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
             raise ValueError(f"vaefast.VAE: n must be an int of at least 0, got {n!r}")
-        return self.likelihood.mean(self.decode(self._draw(n, generator)))
+        recon_x = self.decode(self._draw_z(n, generator))
+        x: Tensor = (
+            self.likelihood.sample(recon_x, **_given(generator=generator)) if draw else self.likelihood.mean(recon_x)
+        )
+        return x
 
-    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def _draw_z(self, n: int, generator: torch.Generator | None) -> Tensor:
         """n samples of the prior."""
         if self.prior is not None:
             z: Tensor = self.prior.sample(n, **_given(generator=generator))
             return z
         if self.latent_shape is None:
-            raise RuntimeError("vaefast.VAE: the latent's shape is unknown; encode something once, or set latent_shape")
+            raise RuntimeError(
+                "vaefast.VAE.sample: the shape of z is unknown; give VAE its latent_shape, or encode something first"
+            )
         parameter = next(self.parameters())
         zero = torch.zeros(n, *self.latent_shape, device=parameter.device, dtype=parameter.dtype)
         return functional.reparameterize(zero, zero, generator=generator)
