@@ -4,8 +4,9 @@ instruction sets, threads."""
 import pytest
 import torch
 
+from tests.battery import _calls, _truth
 from tests.cases import CASES, DTYPES, SHAPES, TOLERANCE, layouts
-from vaefast import _ops, autograd, reference
+from vaefast import _ops, autograd, likelihoods, reference
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.term)
 
@@ -36,9 +37,19 @@ def gradient_scale(expected, upstream, factor=1.0):
     return expected.abs() + upstream.reshape(upstream.shape + (1,) * (expected.dim() - upstream.dim()))
 
 
-def test_every_term_has_a_case_and_a_reference():
+def test_every_term_is_everywhere():
+    """One sentence says all that a new term lacks."""
     terms = _ops.build_info()["terms"]
-    assert set(terms) == {case.term for case in CASES} == set(reference.TERMS)
+    places = {
+        "a formula in TERMS of vaefast/reference.py": set(reference.TERMS),
+        "a row in tests/cases.py": {case.term for case in CASES},
+        "a name in vaefast/likelihoods.py": {t for t in terms if t.startswith("gaussian_kl")} | set(likelihoods.NAMES),
+        "an exact formula in FORMULAS, and a bound, in tests/battery/_truth.py": set(_truth.FORMULAS),
+        "a call in CALLS of tests/battery/_calls.py": set(_calls.CALLS),
+    }
+    lacks = {term: [place for place, has in places.items() if term not in has] for term in terms}
+    assert not any(lacks.values()), "; ".join(f"{term} lacks {', '.join(each)}" for term, each in lacks.items() if each)
+    assert set(reference.TERMS) | {case.term for case in CASES} | set(_truth.FORMULAS) | set(_calls.CALLS) <= set(terms)
     for case in CASES:
         assert len(case.operands((2, 2))) == terms[case.term]
 

@@ -12,7 +12,7 @@ from vaefast import ELBOLoss, _ops, autograd
 from vaefast import functional as VF
 
 from . import Row
-from ._truth import exact
+from ._truth import FORMULAS, exact
 
 THREADS = (1, 2, 3, 7, 16)
 SHAPES = ((3, 5), (128, 784), (40, 3, 8, 8), (2, 60_001), (3000, 20), (70_000, 1))
@@ -63,7 +63,7 @@ def same_bits(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def apart(n: int) -> Iterator[tuple[str, float]]:
     """How far instruction sets are from the baseline, in units of the sum of both bounds."""
-    for case in CASES:
+    for case in (c for c in CASES if c.term in FORMULAS):
         operands = case.operands((1, n), torch.float32, seed=4)
         truth = exact(case.term, [t.double().numpy().ravel() for t in operands], np.float32)
         results = {}
