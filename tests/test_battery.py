@@ -9,25 +9,8 @@ import torch
 
 from tests import battery
 from tests.battery import __main__ as command
-from tests.battery import _calls, _page, bitwise, exhaustive, fuzz, never_worse, noise
-
-# Rows that are not met yet: what their name begins with, how large the number may be that their figure begins with, and why.
-# One that is met after all fails, too.
-OPEN = {
-    "never_worse: cells": (536, "the rows after it"),
-    "never_worse: worse: sample by logvar": (1.25, "torch's exp is the better by a quarter of an ULP"),
-    "never_worse: worse: laplace, float32": (1.1, "the same"),
-    "never_worse: worse: bernoulli_probs, float32": (1.85, "torch's log is the better by a quarter of an ULP"),
-}  # fmt: skip
-OPEN_IN_FULL = {
-    "never_worse: worse: gaussian_kl, float64": (1.01, "0.2 % of a mean of 0.08 u, at a maximum of 0.4 against 17")
-}
-
-
-def known(name: str, figure: str) -> bool:
-    return any(
-        name.startswith(each) and float(figure.split()[0]) <= most for each, (most, _) in (OPEN | OPEN_IN_FULL).items()
-    )
+from tests.battery import _calls, _page, bitwise, exhaustive, fuzz, mutation, never_worse, noise
+from tests.battery._open import OPEN, reason
 
 
 @pytest.mark.parametrize("group", battery.GROUPS)
@@ -36,7 +19,7 @@ def test_group(group):
     found = list(battery.rows(group, quick=True))
     assert found
     unmet = {f"{group}: {row.name}": row.figure for row in found if not row.met}
-    assert not {name: figure for name, figure in unmet.items() if not known(name, figure)}
+    assert not {name: figure for name, figure in unmet.items() if not reason(name, figure)}
     stale = [each for each in OPEN if each.startswith(f"{group}: ") and not any(n.startswith(each) for n in unmet)]
     assert not stale, "met now: take them off the list"
 
@@ -47,20 +30,23 @@ def test_the_page_shows_the_committed_results():
     assert _page.PAGE.read_text() == _page.page(results)
     for group, found in results["groups"].items():
         for row in found["rows"]:
-            assert row["met"] or known(f"{group}: {row['name']}", row["figure"]), row
+            assert row["met"] or reason(f"{group}: {row['name']}", row["figure"]), row
 
 
-def test_the_command_prints_and_writes_and_ends_with_1(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("known", [False, True])
+def test_the_command_prints_and_writes_and_ends_with_1_for_news(known, monkeypatch, tmp_path, capsys):
     row = battery.Row("a", "1", "0", np.bool_(False))
     monkeypatch.setattr(command, "rows", lambda group, quick: iter([row]))
+    if known:
+        monkeypatch.setitem(OPEN, "noise: a", (1, "a reason"))
     file = tmp_path / "battery.json"
     monkeypatch.setattr(sys, "argv", ["battery", "noise", "--quick", "--json", str(file)])
     threads = torch.get_num_threads()
     with pytest.raises(SystemExit) as ended:
         command.main()
     torch.set_num_threads(threads)
-    assert ended.value.code == 1
-    assert "| noise: a | 1 | 0 | NO |" in capsys.readouterr().out
+    assert ended.value.code == (not known)
+    assert f"| noise: a | 1 | 0 | {'known: a reason' if known else 'NO'} |" in capsys.readouterr().out
     results = json.loads(file.read_text())
     assert results["stamp"]["torch"] == torch.__version__
     assert results["groups"]["noise"]["rows"] == [{"name": "a", "figure": "1", "goal": "0", "met": False}]
@@ -115,3 +101,17 @@ def test_noise_sees_correlated_seeds():
     p = noise.statistics(lambda n, seed, offset: noise.normals(n, 42, offset), 200_000)
     passed, figure = noise.verdict(p)
     assert not passed and "next seed" in figure
+
+
+def test_mutation_counts_failed_tests_alone(monkeypatch, tmp_path):
+    """A test that fails without a defect sees nothing, and neither does pytest where it cannot run."""
+    (tmp_path / "right.py").write_text("x = 1\n")
+    (tmp_path / "test_x.py").write_text("from right import x\n\n\ndef test_x():\n    assert x == 1\n")
+    (tmp_path / "test_broken.py").write_text("def test():\n    assert False\n")
+    seen = mutation.Mutant("seen", "right.py", "1", "2", "test_x.py")
+    unrun = mutation.Mutant("not run", "right.py", "x = 1", "import nothing_of_this_name", "test_x.py")
+    assert mutation.killed(seen, tmp_path) and not mutation.killed(unrun, tmp_path)
+    assert mutation.failing(("test_x.py", "test_broken.py", "test_that_is_not_there.py"), tmp_path) == [
+        "test_broken.py",
+        "test_that_is_not_there.py",
+    ]
