@@ -1,5 +1,5 @@
 """`python -m tests.battery._page FILE ...`: puts the results of those files together, in benchmarks/results/battery.json, and
-writes docs/trust.md of them."""
+writes docs/trust.md of them; without a file it writes the page alone."""
 
 import json
 import sys
@@ -88,5 +88,6 @@ def page(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    RESULTS.write_text(json.dumps(merged([Path(name) for name in sys.argv[1:]]), indent=1) + "\n")
+    if sys.argv[1:]:
+        RESULTS.write_text(json.dumps(merged([Path(name) for name in sys.argv[1:]]), indent=1) + "\n")
     PAGE.write_text(page(json.loads(RESULTS.read_text())))
