@@ -4,11 +4,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.graph import get_gradient_edge
 
 from . import _checks, likelihoods
 from ._likelihood import Likelihood
 from ._paths import transformed
-from .functional import log_weights, renyi_bound
+from .functional import renyi_bound
+from .objectives import fit_and_ratio
 
 __all__ = ["IWAELoss"]
 
@@ -67,7 +70,8 @@ class IWAELoss(nn.Module):
         """The loss: a scalar, or of shape (B,).
 
         Args:
-            recon_x: what the decoder made of z, shape (K, B, D).
+            recon_x: what the decoder made of z, shape (K, B, D). For "dreg" it must be computed from the very tensor that
+                is given as z, not from one that z is a view or a copy of.
             x: data, shape (B, D).
             z: reparameterized samples of q(z|x), shape (K, B, L). "dreg" weights the gradient that reaches z in the
                 backward pass, whatever it comes from: z is for this loss alone.
@@ -79,19 +83,19 @@ class IWAELoss(nn.Module):
         if self.gradient != "standard":
             mu, logvar = mu.detach(), logvar.detach()
         options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
-        log_w = log_weights(recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
+        fit, ratio = fit_and_ratio(recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
+        log_w = fit + ratio
         if self.gradient == "dreg" and transformed():
             raise NotImplementedError(
                 "vaefast.IWAELoss: gradient='dreg' acts in the backward pass and knows nothing of torch.func and "
                 "forward-mode AD; 'standard' and 'stl' do"
             )
         if self.gradient == "dreg" and z.requires_grad and torch.is_grad_enabled():
-            z._vaefast_dreg = True  # type: ignore[attr-defined]
             # The bound's gradient reaches log w_k times its normalized weight v_k. The score function's part of it,
             # reparameterized once more, leaves (alpha + (1 - alpha) v_k) v_k of the path through z_k.
             v = ((1 - self.alpha) * log_w.detach()).softmax(0)
             factor = (self.alpha + (1 - self.alpha) * v).reshape(*v.shape, *(1,) * (z.dim() - 2))
-            z.register_hook(lambda grad: grad * factor.to(grad.dtype))
+            log_w = _weight_gradient(log_w, fit, z, factor, torch.compiler.is_compiling())
         loss = -renyi_bound(log_w, self.alpha)
         if self.reduction == "none":
             return loss
@@ -99,3 +103,40 @@ class IWAELoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, gradient={self.gradient!r}, reduction={self.reduction!r}"
+
+
+@torch.compiler.allow_in_graph
+def _weight_gradient(log_w: Tensor, fit: Tensor, z: Tensor, factor: Tensor, compiling: bool) -> Tensor:
+    """log_w; the gradient that reaches z is multiplied by `factor` from now on.
+
+    torch.compile puts the call into its graph as it is, and runs it when it traces the backward pass. The autograd graph
+    of that moment begins at the inputs of what is compiled, so a z and a recon_x from outside are refused, too."""
+    if compiling and (isinstance(z, FakeTensor) or not z.requires_grad):
+        return log_w  # a first look at the shapes, or no backward pass after all
+    _checks.sample("vaefast.IWAELoss", z)  # here a second loss of the same graph is seen, too
+    if not _leads_to(fit, z):
+        raise ValueError(
+            "vaefast.IWAELoss: with gradient='dreg', recon_x must be computed from the very tensor given as z, got one "
+            "whose autograd graph does not lead to it (a view or copy is another tensor, and so is a z that leaves a "
+            "compiled, checkpointed or DistributedDataParallel module, or one with backward hooks, beside recon_x)"
+        )
+    z._vaefast_dreg = True  # type: ignore[attr-defined]
+    z.register_hook(lambda grad: grad * factor.to(grad.dtype))
+    return log_w
+
+
+def _leads_to(result: Tensor, z: Tensor) -> bool:
+    """Whether the backward pass of `result` goes through z itself."""
+    if not result.requires_grad:
+        return False
+    goal = tuple(get_gradient_edge(z)[:2])
+    todo, seen = [get_gradient_edge(result).node], set()
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if goal in node.next_functions:
+            return True
+        todo += [before for before, _ in node.next_functions if before is not None]
+    return False

@@ -58,6 +58,25 @@ def log_weights(
         >>> log_weights(torch.zeros(7, 4, 3), torch.ones(4, 3), z, mu, logvar)[0]  # q is the prior: 3 log 1/2 remains
         tensor([-2.0794, -2.0794, -2.0794, -2.0794])
     """
+    options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
+    fit, ratio = fit_and_ratio(recon_x, x, z, mu, logvar, likelihood=likelihood, **options)
+    return fit + ratio
+
+
+def fit_and_ratio(
+    recon_x: Any,
+    x: Tensor,
+    z: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    *,
+    likelihood: Any,
+    prior_mu: Tensor | None = None,
+    prior_logvar: Tensor | None = None,
+    prior: Any = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The two terms of `log_weights`: log p(x|z_k), and log p(z_k) - log q(z_k|x)."""
     name = "vaefast.functional.log_weights"
     _checks.latent(name, mu, logvar)
     _checks.sample(name, z)
@@ -69,10 +88,7 @@ def log_weights(
             f"{name}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; the first dimension is the batch"
         )
     p = likelihoods.by_name(likelihood)
-    if getattr(p, "optimal_scale", False):
-        raise ValueError(
-            f"{name}: optimal_scale fits the scale to x, so this would not be p(x|z); give the scale, or learn it"
-        )
+    check_model(name, p)
     fit = p.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
     _checks.per_sample(name, "likelihood", fit, z.shape[:2])
     if prior is None:
@@ -83,7 +99,15 @@ def log_weights(
         log_p = flat.unflatten(0, z.shape[:2])
     else:
         raise ValueError(f"{name}: prior and prior_mu, prior_logvar exclude each other")
-    return fit + log_p - gaussian_log_prob(z, mu, logvar, batch_dims=2)
+    return fit, log_p - gaussian_log_prob(z, mu, logvar, batch_dims=2)
+
+
+def check_model(function: str, likelihood: Any) -> None:
+    """Whether the likelihood is a p(x|z), which log p(x) and its bounds are about."""
+    if getattr(likelihood, "optimal_scale", False):
+        raise ValueError(
+            f"{function}: optimal_scale fits the scale to x, so this would not be p(x|z); give the scale, or learn it"
+        )
 
 
 def check_log_w(function: str, log_w: Tensor, dims: int) -> Tensor:
