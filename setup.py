@@ -93,6 +93,8 @@ def cuda_sources(torch, toolkit):
         missing = f"the toolkit in {toolkit} is CUDA {release} and torch was built with {torch.version.cuda}"
     if choice == "1" and missing:
         sys.exit(f"VAEFAST_CUDA=1 asks for a CUDA build, but {missing}")
+    if choice == "auto" and missing and torch.version.cuda:
+        print(f"vaefast is built without CUDA kernels: {missing}", file=sys.stderr)
     return [] if missing or choice == "0" else sorted(glob.glob("csrc/cuda/*.cu"))
 
 
@@ -110,7 +112,7 @@ def extension():
 
     cpp_extension.CUDA_HOME = toolkit_at(cpp_extension.CUDA_HOME)
     cuda = cuda_sources(torch, cpp_extension.CUDA_HOME)
-    blackwell = cuda and tuple(map(int, torch.version.cuda.split("."))) >= (12, 8)
+    blackwell = cuda and tuple(map(int, nvcc_release(cpp_extension.CUDA_HOME).split("."))) >= (12, 8)
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHS if blackwell else ARCHS.split(";10.0")[0] + "+PTX")
     kind = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     module = kind(

@@ -1,7 +1,8 @@
 // The one interface between ops/ (which knows tensors) and the kernels (which do not).
 //
-// There is one kernel shape, the sweep: operands are read once, as a (rows, cols) matrix each; the term's value and its
-// gradient by every operand come out in the same pass, and so do reparameterized samples when they are asked for.
+// There is one shape of kernel that computes, the sweep: operands are read once, as a (rows, cols) matrix each; the
+// term's value and its gradient by every operand come out in the same pass, and so do reparameterized samples when they
+// are asked for.
 #pragma once
 
 #include <cstdint>

@@ -229,3 +229,10 @@ except ImportError as error:
             [sys.executable, "-c", program.format(setup=setup, module=module)], capture_output=True, text=True
         )
         assert expected in run.stdout and "pip install" in run.stdout, run.stdout + run.stderr
+
+
+def test_the_operator_refuses_weights_of_elements_for_a_total():
+    """Python never asks for it; torch.ops.vaefast may be called directly."""
+    operands = torch.randn(3, 4), torch.rand(3, 4)
+    with pytest.raises(ValueError, match="takes coef by row"):
+        torch.ops.vaefast.row_sum("bernoulli", operands, None, torch.rand(3, 4), "sum", 1, 1.0, 0, True)

@@ -139,8 +139,8 @@ class TileRunner {
       for (int k = 0; k < computed; ++k) loops_.keep(gradient_[k], mask, n);
     }
     if (const int k = Terms::target[a_.term]; k >= 0 && k < computed && a_.target_scale != 1) {
-      std::fill_n(scratch_, n, T(a_.target_scale));  // the chain rule through x * target_scale
-      loops_.multiply(gradient_[k], scratch_, n);
+      // the chain rule through x * target_scale
+      loops_.load[int(kComputeType<T>)](gradient_[k], 1, n, a_.target_scale, gradient_[k]);
     }
   }
 

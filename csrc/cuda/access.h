@@ -5,6 +5,10 @@
 #include "../math/half.h"
 #include "device.h"
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#error "vaefast needs compute capability 8.0 or higher: TORCH_CUDA_ARCH_LIST names a lower one"
+#endif
+
 namespace vaefast::cuda {
 
 // math/half.h's conversions; where the device has an instruction for one, that.

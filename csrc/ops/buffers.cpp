@@ -1,12 +1,13 @@
 #include "buffers.h"
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <list>
 #include <mutex>
-#include <vector>
 
 namespace vaefast {
 namespace {
@@ -17,12 +18,14 @@ constexpr size_t kHugePage = size_t(2) << 20;
 struct Block {
   void* data;
   size_t bytes;
+  std::list<Block>::iterator place;  // its own, in one of the cache's lists
 };
 
+// Blocks change lists by splicing, which cannot fail: a tensor's destructor may not throw.
 struct Cache {
   std::mutex mutex;
-  std::vector<Block> blocks;  // the most recently freed last
-  size_t bytes = 0;
+  std::list<Block> used, free;  // free: the most recently freed last
+  size_t bytes = 0;             // of the free ones
 };
 
 Cache& cache() {
@@ -30,47 +33,69 @@ Cache& cache() {
   return *leaked;
 }
 
-Block allocate(size_t bytes) {
+// The child of a fork has the lock of a thread that it does not have, unless nobody holds it at that moment.
+[[maybe_unused]] const int watched =
+    pthread_atfork([] { cache().mutex.lock(); }, [] { cache().mutex.unlock(); }, [] { cache().mutex.unlock(); });
+
+void* allocate(size_t bytes) {
   const bool huge = bytes >= kHugePage;
-  const size_t alignment = huge ? kHugePage : 64, rounded = (bytes + alignment - 1) / alignment * alignment;
-  void* data = std::aligned_alloc(alignment, rounded);
-  TORCH_CHECK_WITH(OutOfMemoryError, data != nullptr, "vaefast: cannot allocate ", rounded, " bytes");
+  void* data = std::aligned_alloc(huge ? kHugePage : 64, bytes);
 #if defined(MADV_HUGEPAGE)
-  if (huge) madvise(data, rounded, MADV_HUGEPAGE);
+  if (huge && data) madvise(data, bytes, MADV_HUGEPAGE);
 #endif
-  return {data, rounded};
+  return data;
 }
 
-Block take(size_t bytes) {
+Block* take(size_t bytes) {
   Cache& c = cache();
   {
     const std::lock_guard<std::mutex> lock(c.mutex);
-    for (auto block = c.blocks.rbegin(); block != c.blocks.rend(); ++block) {
+    for (auto block = c.free.rbegin(); block != c.free.rend(); ++block) {
       if (block->bytes < bytes || block->bytes > 2 * bytes + kHugePage) continue;
-      const Block found = *block;
-      c.bytes -= found.bytes;
-      c.blocks.erase(std::next(block).base());
-      return found;
+      c.bytes -= block->bytes;
+      c.used.splice(c.used.end(), c.free, block->place);
+      return &c.used.back();
     }
   }
-  return allocate(bytes);
+  const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
+  std::list<Block> fresh(1);
+  Block& block = fresh.back();
+  block = {nullptr, (bytes + alignment - 1) / alignment * alignment, fresh.begin()};
+  block.data = allocate(block.bytes);
+  if (!block.data) empty_cache(), block.data = allocate(block.bytes);
+  TORCH_CHECK_WITH(OutOfMemoryError, block.data, "vaefast: cannot allocate ", block.bytes, " bytes");
+  const std::lock_guard<std::mutex> lock(c.mutex);
+  c.used.splice(c.used.end(), fresh);
+  return &block;
 }
 
-void give_back(Block block) {
+void free_all(const std::list<Block>& blocks) noexcept {
+  for (const Block& block : blocks) std::free(block.data);
+}
+
+void give_back(void* context) noexcept {
+  Block* block = static_cast<Block*>(context);
   Cache& c = cache();
-  std::vector<Block> evicted;
+  std::list<Block> evicted;
   {
     const std::lock_guard<std::mutex> lock(c.mutex);
-    c.blocks.push_back(block);
-    c.bytes += block.bytes;
+    c.bytes += block->bytes;
+    c.free.splice(c.free.end(), c.used, block->place);
     while (c.bytes > kCacheLimit) {
-      evicted.push_back(c.blocks.front());
-      c.bytes -= c.blocks.front().bytes;
-      c.blocks.erase(c.blocks.begin());
+      c.bytes -= c.free.front().bytes;
+      evicted.splice(evicted.end(), c.free, c.free.begin());
     }
   }
-  for (const Block& each : evicted) std::free(each.data);
+  free_all(evicted);
 }
+
+struct Recycling final : c10::Allocator {
+  c10::DataPtr allocate(size_t bytes) override {
+    Block* block = take(bytes);
+    return {block->data, block, give_back, c10::Device(c10::kCPU)};
+  }
+  void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
+};
 
 }  // namespace
 
@@ -81,8 +106,9 @@ at::Tensor empty_result(at::IntArrayRef sizes, const at::TensorOptions& options)
                       "vaefast: a result of shape ", sizes, " is too large");
   }
   if (bytes < kLarge || !options.device().is_cpu()) return at::empty(sizes, options);
-  const Block block = take(bytes);
-  return at::from_blob(block.data, sizes, [block](void*) { give_back(block); }, options);
+  static Recycling* leaked = new Recycling;
+  return at::detail::empty_generic(sizes, leaked, c10::DispatchKeySet(c10::DispatchKey::CPU),
+                                   c10::typeMetaToScalarType(options.dtype()), std::nullopt);
 }
 
 size_t cached_bytes() {
@@ -92,13 +118,13 @@ size_t cached_bytes() {
 
 void empty_cache() {
   Cache& c = cache();
-  std::vector<Block> blocks;
+  std::list<Block> blocks;
   {
     const std::lock_guard<std::mutex> lock(c.mutex);
-    blocks.swap(c.blocks);
+    blocks.swap(c.free);
     c.bytes = 0;
   }
-  for (const Block& block : blocks) std::free(block.data);
+  free_all(blocks);
 }
 
 }  // namespace vaefast

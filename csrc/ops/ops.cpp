@@ -36,6 +36,8 @@ std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, c
   sweep.set_mask(mask);
   sweep.set_coef(loss_scale(reduction, sweep.args.rows), coef);
   const bool scalar = reduction == "sum" || reduction == "mean";
+  TORCH_CHECK_VALUE(!(scalar && value) || sweep.args.coef.col_stride == 0,
+                    "vaefast: a sum over everything takes coef by row, got one of the full shape");
   Tensor out;
   if (!value) out = at::empty({0}, sweep.options());
   else if (scalar) out = sweep.want_loss(sweep.args.wide);
@@ -56,6 +58,8 @@ Loss elbo_into(const OptionalTensor& place, const std::string& likelihood, at::T
   TORCH_CHECK_VALUE(!operands.empty() && !latent.empty(), "vaefast: elbo needs operands and latent");
   Sweep fit(find_term(likelihood), operands, batch_dims);
   Sweep kl(kl_term(latent), latent, batch_dims);
+  TORCH_CHECK_VALUE(latent[0].device() == operands[0].device(), "vaefast: elbo got data on ", operands[0].device(),
+                    " and latents on ", latent[0].device());
   TORCH_CHECK_VALUE(fit.args.rows == kl.args.rows, "vaefast: elbo got ", fit.args.rows, " samples of data and ",
                     kl.args.rows, " of latents");
   TORCH_CHECK_VALUE(reduction == "sum" || reduction == "mean", "vaefast: elbo reduces by 'sum' or 'mean'");
@@ -112,10 +116,6 @@ void set_sampling(Sweep& sweep, const Tensor& key, int64_t num_samples) {
   s.key.offset_at = s.key.seed_at + 1;
 }
 
-View sample_view(const Sweep& sweep, const Tensor& z) {
-  return {z.mutable_data_ptr(), dtype_of(z), sweep.args.cols, 1};
-}
-
 std::vector<int64_t> sample_shape(const Sweep& sweep, int64_t num_samples) {
   std::vector<int64_t> shape = sweep.shape().vec();
   if (num_samples >= 0) shape.insert(shape.begin(), num_samples);
@@ -135,7 +135,7 @@ std::tuple<Tensor, Tensor, Tensor> rsample(at::TensorList latent, const Optional
       given_key ? given_key->clone() : backend(latent[0].device().type()).draw_key(generator, latent[0], drawn);
   set_sampling(sweep, key, num_samples);
   if (!given_key) sweep.args.sampling.key = drawn;
-  sweep.args.sampling.z = sample_view(sweep, z);
+  sweep.args.sampling.z = {z.mutable_data_ptr(), dtype_of(z), sweep.args.cols, 1};
   sweep.run();
   return {z, sums, key};
 }
@@ -156,11 +156,12 @@ Tensors rsample_backward(at::TensorList latent, const Tensor& key, const Optiona
   if (grad_z) {
     TORCH_CHECK_TYPE(grad_z->is_floating_point(), "vaefast: grad_z must be floating point, got ",
                      grad_z->scalar_type());
-    TORCH_CHECK_VALUE(grad_z->sizes() == sample_shape(sweep, num_samples), "vaefast: grad_z has shape ",
-                      grad_z->sizes());
+    TORCH_CHECK_VALUE(
+        grad_z->sizes() == sample_shape(sweep, num_samples) && grad_z->device() == sweep.options().device(),
+        "vaefast: grad_z has shape ", grad_z->sizes(), " on ", grad_z->device());
     upstream = grad_z->contiguous();
     set_sampling(sweep, key, num_samples);
-    sweep.args.sampling.grad_z = sample_view(sweep, upstream);
+    sweep.args.sampling.grad_z = {const_cast<void*>(upstream.const_data_ptr()), dtype_of(upstream), sweep.args.cols, 1};
   }
   Tensors grads = sweep.want_gradients(gradients);
   sweep.run();
@@ -172,6 +173,8 @@ void scale_(at::TensorList tensors, const Tensor& factor) {
   TORCH_CHECK_VALUE(factor.numel() == 1, "vaefast: scale_ takes a factor of one element, got ", factor.numel());
   for (const Tensor& t : tensors) {
     TORCH_CHECK_TYPE(t.is_floating_point(), "vaefast: scale_ takes floating tensors, got ", t.scalar_type());
+    TORCH_CHECK_VALUE(t.device() == factor.device(), "vaefast: scale_ got a tensor on ", t.device(),
+                      " and a factor on ", factor.device());
   }
   backend(factor.device().type()).scale(tensors, factor);
 }

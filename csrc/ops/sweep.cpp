@@ -67,8 +67,6 @@ Sweep::Sweep(int term, at::TensorList operands, int64_t batch_dims)
     const at::Tensor& t = operands[k];
     TORCH_CHECK_TYPE(t.is_floating_point() || k == target, "vaefast: operand ", k, " must be floating point, got ",
                      t.scalar_type());
-    TORCH_CHECK_VALUE(t.device() == like_.device(), "vaefast: operand ", k, " is on ", t.device(),
-                      " but the first operand is on ", like_.device());
     TORCH_CHECK_VALUE(t.sizes() == shape_ || t.numel() == 1, "vaefast: operand ", k, " has shape ", t.sizes(),
                       " but the first operand has shape ", shape_);
     args.wide |= t.scalar_type() == at::kDouble && k != target;
@@ -81,6 +79,8 @@ at::TensorOptions Sweep::options() const { return like_.options().dtype(args.wid
 
 View Sweep::view(const at::Tensor& tensor) {
   const DType dtype = dtype_of(tensor);
+  TORCH_CHECK_VALUE(tensor.device() == like_.device(), "vaefast: a tensor is on ", tensor.device(),
+                    " but the first operand is on ", like_.device());
   const auto pointer = [](const at::Tensor& t) { return const_cast<void*>(t.const_data_ptr()); };
   if (tensor.sizes() != shape_ && tensor.numel() == 1) return {pointer(tensor), dtype, 0, 0};
   TORCH_CHECK_VALUE(tensor.sizes() == shape_ || tensor.sizes() == batch_shape(), "vaefast: expected a tensor of shape ",

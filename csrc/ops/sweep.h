@@ -21,7 +21,7 @@ class Sweep {
   // The first batch_dims dimensions are rows, the others columns. An operand has the shape of the first one, or one
   // element. `term` -1: sampling of (mu, logvar) alone.
   Sweep(int term, at::TensorList operands, int64_t batch_dims);
-  Sweep(const Sweep&) = delete;  // args points into this object
+  Sweep(const Sweep&) = delete;  // args points into memory that this object keeps
 
   SweepArgs args;
 
@@ -53,7 +53,7 @@ class Sweep {
   at::IntArrayRef shape_;  // its sizes
   int64_t batch_dims_;
   std::vector<at::Tensor> operands_;
-  std::vector<at::Tensor> alive_;  // copies made for layouts that the kernels do not read
+  std::vector<at::Tensor> alive_;  // copies made for layouts that the kernels do not read, and the total
 };
 
 }  // namespace vaefast
