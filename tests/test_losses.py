@@ -504,13 +504,23 @@ def test_infinite_logits(isa, batch):
     assert torch.equal(VF.bernoulli_log_likelihood(logits, x), torch.tensor([0.0, 0.0, -inf, -inf]))
 
 
-@pytest.mark.parametrize("last", [torch.sigmoid, torch.softmax])
+LAST = {
+    "sigmoid": torch.sigmoid,
+    "softmax": lambda h: torch.softmax(h, 1),
+    "view": lambda h: torch.sigmoid(h).view(4, 1, 3),
+    "view of a view": lambda h: torch.sigmoid(h).view(4, 1, 3).flatten(),
+}
+
+
+@pytest.mark.parametrize("last", LAST)
 def test_in_place_leaves_what_the_last_operation_saved(last):
-    logits, x, z = torch.randn(4, 3), torch.rand(4, 3), torch.zeros(4, 2)
+    logits, x = torch.randn(4, 3), torch.rand(4, 3)
     grads = []
     for inplace in (False, True):
         leaf = logits.clone().requires_grad_()
-        probs = last(leaf, 1) if last is torch.softmax else last(leaf)
+        probs = LAST[last](leaf)
+        x = x.view(probs.shape)
+        z = torch.zeros(len(x), 2)
         ELBOLoss("bernoulli_probs", inplace=inplace)(probs, x, z, z).backward()
         grads.append(leaf.grad)
     assert torch.equal(*grads)

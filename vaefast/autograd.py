@@ -279,7 +279,7 @@ def elbo_loss(
 def _is_writable(prediction: Tensor, *others: Tensor | None) -> bool:
     """Whether the gradient may stand where the prediction does: no leaf's memory, nobody else's, not a sigmoid's result."""
     base = prediction if prediction._base is None else prediction._base
-    kept = hasattr(prediction.grad_fn, "_raw_saved_result")
+    kept = any(hasattr(t.grad_fn, "_raw_saved_result") for t in (prediction, base))
     if base.is_leaf or kept or not prediction.requires_grad or not prediction.is_contiguous():
         return False
     own = prediction.untyped_storage().data_ptr()
