@@ -101,4 +101,4 @@ def pairs() -> list[Pair]:
 
 if __name__ == "__main__":
     for epoch, loss in enumerate(train(), 1):
-        PartialState().print(f"epoch {epoch}: loss {loss:.2f} nats a sample")
+        PartialState().print(f"epoch {epoch}: loss {loss:.2f} nats per sample")

@@ -49,7 +49,7 @@ class Pair:
     Args:
         host: what is trained.
         package: whose version is told.
-        change: what is another in `after`.
+        change: what differs in `after`.
         data: what both train on, `batch` samples at a time.
         reference: in the place of `before` where loss and gradients are compared: the same training with the right value,
             for a host whose own loss is not what it is called.

@@ -2,7 +2,7 @@
 tiny one on the digits.
 
 diffusers clamps logvar to [-30, 20] before vaefast sees it, so beyond that the gradient is 0, as it was. One seed gives
-other samples than diffusers', of the same law.
+other samples than diffusers', of the same distribution.
 """
 
 from typing import Any
@@ -103,4 +103,4 @@ def pairs() -> list[Pair]:
 
 if __name__ == "__main__":
     for epoch, loss in enumerate(train(), 1):
-        print(f"epoch {epoch}: loss {loss:.3f} a sample")
+        print(f"epoch {epoch}: loss {loss:.3f} per sample")

@@ -1,4 +1,4 @@
-"""A convolutional VAE of grey images on their own grid of levels: a discretized logistic, whose bound is in bits a pixel.
+"""A convolutional VAE of grey images on their own grid of levels: a discretized logistic, whose bound is in bits per pixel.
 `python -m examples.gallery_convolutional` prints them, held out."""
 
 import math
@@ -36,7 +36,7 @@ def build() -> vaefast.VAE:
 
 
 def pixels_alone(train: Tensor, test: Tensor) -> float:
-    """Held-out bits a pixel of a model without z, each pixel by the histogram of its levels: what a VAE has to beat."""
+    """Held-out bits per pixel of a model without z, each pixel by the histogram of its levels: what a VAE has to beat."""
     levels = [(x.flatten(1) * (LEVELS - 1)).round().long() for x in (train, test)]
     counts = torch.stack([(levels[0] == level).sum(0) for level in range(LEVELS)]) + 1
     log_p = (counts / counts.sum(0)).log2()  # (levels, pixels)
@@ -44,7 +44,7 @@ def pixels_alone(train: Tensor, test: Tensor) -> float:
 
 
 def main(epochs: int = 60, seed: int = 0) -> list[float]:
-    """Held-out bits a pixel, an upper bound, before the first epoch and after each."""
+    """Held-out bits per pixel, an upper bound, before the first epoch and after each."""
     torch.manual_seed(seed)
     images = data.load("digits")
     train, test = images.train, images.test  # (N, 1, 8, 8)
@@ -63,7 +63,7 @@ def main(epochs: int = 60, seed: int = 0) -> list[float]:
             optimizer.step()
         history.append(bits())
         if epoch in (1, 10) or epoch == epochs:
-            print(f"epoch {epoch:3}: at most {history[-1]:.3f} bits a pixel")
+            print(f"epoch {epoch:3}: at most {history[-1]:.3f} bits per pixel")
     print(f"without z {pixels_alone(train, test):.3f}, without a model {math.log2(LEVELS):.3f}")
     return history
 

@@ -1,5 +1,5 @@
 """Counts with more spread than a Poisson has, as of genes in cells or purchases: Poisson against negative binomial, on
-synthetic data whose law is known. `python -m examples.gallery_counts` prints both bounds and the dispersion found.
+synthetic data whose distribution is known. `python -m examples.gallery_counts` prints both bounds and the dispersion found.
 
 A negative binomial of mean m and dispersion r has variance m + m^2 / r; a Poisson is its limit for large r.
 """
@@ -61,7 +61,7 @@ def fit(likelihood: str, train: Tensor, test: Tensor, epochs: int) -> tuple[vaef
 
 
 def main(epochs: int = 60, seed: int = 0) -> dict[str, list[float]]:
-    """The held-out ELBO of both, in nats a sample, before the first epoch and after each; and the dispersion found."""
+    """The held-out ELBO of both, in nats per sample, before the first epoch and after each; and the dispersion found."""
     torch.manual_seed(seed)
     train, test = counts(1500).split(1200)
     result = {}

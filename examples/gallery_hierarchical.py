@@ -42,7 +42,7 @@ class Hierarchy(nn.Module):
 
 
 def main(epochs: int = 60, seed: int = 0, free_bits: float = 0.5) -> list[dict[str, float]]:
-    """The held-out ELBO, the KL, and z2's part of it, in nats a sample, before the first epoch and after each.
+    """The held-out ELBO, the KL, and z2's part of it, in nats per sample, before the first epoch and after each.
 
     Below `free_bits` nats each dimension of z2 costs nothing; with 0 it is hardly used, as in Sonderby et al. 2016.
     """

@@ -23,7 +23,7 @@ def pixels_alone(train: Tensor, test: Tensor) -> float:
 
 
 def main(epochs: int = 60, seed: int = 0) -> list[float]:
-    """The held-out ELBO, in nats a sample, before the first epoch and after each."""
+    """The held-out ELBO, in nats per sample, before the first epoch and after each."""
     torch.manual_seed(seed)
     train, test = digits()
     encoder = nn.Sequential(nn.Linear(64, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * LATENT))

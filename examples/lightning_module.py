@@ -75,4 +75,4 @@ def pairs() -> list[Pair]:
 if __name__ == "__main__":
     losses = torch.stack(train(LitVAE(), epochs=3).losses)
     for epoch, each in enumerate(losses.chunk(3), 1):
-        print(f"epoch {epoch}: loss {each.mean():.2f} nats a sample")
+        print(f"epoch {epoch}: loss {each.mean():.2f} nats per sample")

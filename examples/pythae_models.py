@@ -2,7 +2,7 @@
 trains them.
 
 pythae's "bce" takes probabilities, which its decoders end in. Its "mse" is the Gaussian of unit variance without the
-constant: vaefast's loss is larger by log(2 pi) / 2 a pixel, and the gradients are the same.
+constant: vaefast's loss is larger by log(2 pi) / 2 per pixel, and the gradients are the same.
 
 The IWAE of pythae 0.1.2 trains on the right gradient, but the loss that it returns is the mean of -log w_k under the
 normalized weights, which is no bound: it is smaller than -log (1/K sum_k w_k), by up to log K. Here it is the bound.
@@ -109,4 +109,4 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             model = kind(config(kind.__name__))
             train(model, folder, epochs=3)
-            print(f"{kind.__name__}: loss {model.eval()({'data': digits()}).loss:.2f} nats a sample")
+            print(f"{kind.__name__}: loss {model.eval()({'data': digits()}).loss:.2f} nats per sample")

@@ -1,4 +1,4 @@
-"""The VAE of pytorch/examples, written anew, with vaefast's loss. `python -m examples.pytorch_examples` trains it."""
+"""The VAE of pytorch/examples, written again, with vaefast's loss. `python -m examples.pytorch_examples` trains it."""
 
 from collections.abc import Callable
 
@@ -67,4 +67,4 @@ def pairs() -> list[Pair]:
 
 if __name__ == "__main__":
     for epoch, loss in enumerate(train(), 1):
-        print(f"epoch {epoch}: loss {loss:.2f} nats a sample")
+        print(f"epoch {epoch}: loss {loss:.2f} nats per sample")

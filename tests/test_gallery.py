@@ -37,16 +37,17 @@ def test_each_is_tested_shown_and_short():
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_run(name, monkeypatch, capsys):
-    """As a user runs them, cut short."""
+    """As a user runs them, from the first line to the last, without training: the steps and their gradients do nothing. What
+    training reaches, the tests below say."""
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)
     monkeypatch.setattr(torch.Tensor, "backward", lambda self: None)
     sys.modules.pop(f"examples.{name}", None)
     runpy.run_module(f"examples.{name}", run_name="__main__")
-    assert ("bits a pixel" if name == "gallery_convolutional" else "ELBO -") in capsys.readouterr().out
+    assert ("bits per pixel" if name == "gallery_convolutional" else "ELBO -") in capsys.readouterr().out
 
 
 def test_mlp():
-    """At least 3 nats a sample past the pixels' frequencies, -24.31, and 20 past its start."""
+    """At least 3 nats per sample past the pixels' frequencies, -24.31, and 20 past its start."""
     mlp = script("mlp")
     assert mlp.pixels_alone(*mlp.digits()) == pytest.approx(-24.31, abs=0.01)
     history = mlp.main(epochs=10)
@@ -56,7 +57,7 @@ def test_mlp():
 
 
 def test_convolutional():
-    """At least 0.1 bits a pixel below the pixels' histograms, 2.423, and 2 below its start."""
+    """At least 0.1 bits per pixel below the pixels' histograms, 2.423, and 2 below its start."""
     convolutional = script("convolutional")
     images = convolutional.data.load("digits")
     assert convolutional.pixels_alone(images.train, images.test) == pytest.approx(2.423, abs=0.001)
@@ -88,7 +89,7 @@ def test_hierarchical():
     assert hierarchical.main(epochs=5, free_bits=0.0)[-1]["kl_top"] < 0.1
 
 
-def test_the_hierarchys_kl_is_that_of_its_law():
+def test_the_hierarchys_kl_is_that_of_its_distribution():
     """Both layers against torch.distributions, whose terms the script's model does not share."""
     hierarchical = script("hierarchical")
     model, x = hierarchical.Hierarchy(), torch.rand(6, 64).round()
@@ -116,7 +117,7 @@ def test_counts():
     for history in (poisson, negative_binomial):
         assert history[-1] > history[0] + 100
     assert negative_binomial[-1] > poisson[-1] + 20
-    assert negative_binomial[-1] < -111.3  # log p(x) under the law of the data is about that: no bound is above it
+    assert negative_binomial[-1] < -111.3  # log p(x) under the data's distribution: no bound is above it
     assert result["dispersion"][0] == pytest.approx(counts.DISPERSION, rel=0.2)
 
 
