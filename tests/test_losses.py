@@ -139,8 +139,8 @@ def test_a_weight_for_samples_of_one_number():
             torch.testing.assert_close(ELBOLoss(reduction=reduction)(*args, weight=weight), total)
 
 
-def eager64(likelihood, recon_x, x, mu, logvar, prior_mu=None, prior_logvar=None, beta=1.0, weight=None, mask=None):
-    """Per-sample loss in float64, by torch.distributions."""
+def parts64(likelihood, recon_x, x, mu, logvar, prior_mu=None, prior_logvar=None, mask=None, **_):
+    """Per-sample log-likelihood and KL in float64, by torch.distributions."""
     if likelihood == "bernoulli":
         fit = -F.binary_cross_entropy_with_logits(recon_x, x, reduction="none")
     else:
@@ -152,7 +152,12 @@ def eager64(likelihood, recon_x, x, mu, logvar, prior_mu=None, prior_logvar=None
     prior_logvar = torch.zeros_like(mu) if prior_logvar is None else prior_logvar.expand_as(mu)
     normal = torch.distributions.Normal
     kl = torch.distributions.kl_divergence(normal(mu, (logvar / 2).exp()), normal(prior_mu, (prior_logvar / 2).exp()))
-    loss = beta * kl.flatten(1).sum(1) - fit.flatten(1).sum(1)
+    return fit.flatten(1).sum(1), kl.flatten(1).sum(1)
+
+
+def eager64(*args, beta=1.0, weight=None, **options):
+    fit, kl = parts64(*args, **options)
+    loss = beta * kl - fit
     return loss if weight is None else weight * loss
 
 
@@ -195,8 +200,10 @@ def test_options(likelihood, extra, reduction):
     again = torch.autograd.grad(loss, leaves, upstream)  # the retained graph, swept anew
     for g, e in zip(again, wanted, strict=True):
         torch.testing.assert_close(g, e, rtol=1e-10, atol=1e-12)
-    beta = options.get("beta", 1.0)
-    torch.testing.assert_close(parts.elbo, parts.log_likelihood - beta * parts.kl)
+    fit, kl = parts64(likelihood, recon_x, x, mu, logvar, **options)
+    torch.testing.assert_close(parts.log_likelihood, fit, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(parts.kl, kl, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(parts.elbo, fit - options.get("beta", 1.0) * kl, rtol=1e-12, atol=1e-12)
 
 
 def test_parts_are_differentiable():
@@ -244,9 +251,9 @@ def test_inplace_writes_the_gradient_over_the_logits():
         loss = ELBOLoss(inplace=inplace)(logits, x, mu, logvar)
         losses.append(loss.item())
         grads.append(torch.autograd.grad(loss, layer.weight, retain_graph=True)[0])
-        assert (logits._version > 0) == inplace == (not torch.equal(logits, before[1])) and logits.data_ptr() == before[
-            0
-        ]
+        assert logits.data_ptr() == before[0]
+        assert (logits._version > 0) == inplace
+        assert torch.equal(logits, before[1]) != inplace
     assert losses[0] == losses[1] and torch.equal(*grads)
     with pytest.raises(RuntimeError, match="inplace=True.*once only"):
         loss.backward()
@@ -379,17 +386,26 @@ def test_module_behaves():
     assert vaefast.__version__
 
 
-def test_autocast_with_grad_scaler_shapes():
-    """Under bfloat16 autocast the decoder's output is bfloat16 and everything else float32."""
-    layer = nn.Linear(16, 30)
+def test_under_autocast_it_is_computed_in_float32():
+    """A bfloat16 output of the decoder has the loss of the same numbers in float32, and its gradient is rounded once."""
+    layer, hidden = nn.Linear(16, 30), torch.randn(4, 16)
     x, mu, logvar = torch.rand(4, 30), torch.randn(4, 2), torch.randn(4, 2)
     with torch.autocast(torch.get_default_device().type, torch.bfloat16):
-        logits = layer(torch.randn(4, 16))
+        logits = layer(hidden)
         assert logits.dtype == torch.bfloat16
         loss = ELBOLoss()(logits, x, mu, logvar)
     assert loss.dtype == torch.float32
+    (got,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    wide = logits.detach().float().requires_grad_()
+    expected = ELBOLoss()(wide, x, mu, logvar)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    (gradient,) = torch.autograd.grad(expected, wide)
+    torch.testing.assert_close(got.float(), gradient, rtol=2**-8, atol=0)
     loss.backward()
-    assert layer.weight.grad.dtype == torch.float32 and layer.weight.grad.isfinite().all()
+    assert layer.weight.grad.dtype == torch.float32
+    torch.testing.assert_close(
+        layer.weight.grad, gradient.T @ hidden, rtol=2e-2, atol=2e-2 * gradient.abs().max().item()
+    )
 
 
 def test_inference_mode():
