@@ -86,6 +86,19 @@ def test_a_question_has_an_answer(question):
     assert len(BLOCK.sub("", answer).split()) >= 15
 
 
+PROSE = ["README.md", "CONTRIBUTING.md", *(f"docs/{page}" for page in PAGES)]
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_the_tests_and_files_that_are_named_exist(page):
+    text = (ROOT / page).read_text()
+    source = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    names = set(re.findall(r"`(test_\w+)`", text))
+    assert not {name for name in names if f"def {name}(" not in source}
+    paths = set(re.findall(r"`((?:csrc|vaefast|tests|docs|examples|benchmarks)/[\w./-]*)`", text))
+    assert not {path for path in paths if not (ROOT / path).exists()}
+
+
 def documented() -> set[str]:
     """The names that the reference asks autodoc for."""
     names = set()

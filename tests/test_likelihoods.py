@@ -176,7 +176,7 @@ def test_zero_inflation():
 
 
 class TestAccuracy:
-    """float32 against 50 digits of mpmath; the bounds are those that README.md publishes, relative to the largest of a
+    """float32 against 50 digits of mpmath; the bounds are those that docs/accuracy.md publishes, relative to the largest of a
     value's terms (and for counts, which are computed in float64, to the value)."""
 
     @pytest.fixture(autouse=True)

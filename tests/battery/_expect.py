@@ -25,7 +25,7 @@ class Expected:
     free: Array
 
     def rows(self, rows: int, u: float) -> "Expected":
-        """Sums over rows: README.md's 2^-23, of the terms' absolute values. float64 is summed in float64, in 16 lanes."""
+        """Sums over rows: docs/accuracy.md's 2^-23, of the terms' absolute values. float64 is summed in float64, in 16 lanes."""
 
         def of(x: Array) -> Array:
             return x.reshape(rows, -1 if x.size else 0)
@@ -135,7 +135,7 @@ def expect_loss(call: Call, truth: Sequence[Exact], u: float) -> Iterator[tuple[
 
 
 def expect_sample(call: Call, truth: Sequence[Exact], u: float) -> Iterator[tuple[str, Expected]]:
-    """README.md publishes no bound of samples: one u for each rounding, exp's ULP being two of them."""
+    """docs/accuracy.md publishes no bound of samples: one u for each rounding, exp's ULP being two of them."""
     by_name = {i.name: i.wide for i in call.inputs}
     kind = LONG if call.compute is np.float64 else np.float64
     logvar, up = by_name["logvar"].astype(kind), call.upstream

@@ -108,7 +108,7 @@ def reduced(term: str, operands: Sequence[Array], compute: type) -> list[Array]:
 
 
 def bounds(term: str, operands: Sequence[Array], exact: Sequence[Array]) -> tuple[list[Array], Array]:
-    """Of the value and each derivative in units of u, and where they are promised. What README.md publishes; derivatives
+    """Of the value and each derivative in units of u, and where they are promised. What docs/accuracy.md publishes; derivatives
     that it does not list have one u for each rounding of csrc/math/terms.h, an elementary function's ULP being two."""
     value, *d = exact
     none = np.zeros_like(value)
@@ -171,7 +171,7 @@ class Exact:
     bounds: list[Array]
     promised: Array
     huge: Array  # some number on the way may lie beyond the type's range: infinite is as good as right
-    lost: Array  # an infinite difference meets a scale beyond exp's range: README.md promises nothing
+    lost: Array  # an infinite difference meets a scale beyond exp's range: docs/accuracy.md promises nothing
 
 
 def exact(term: str, operands: Sequence[Array], compute: type) -> Exact:

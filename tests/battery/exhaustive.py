@@ -20,7 +20,7 @@ from vaefast import _ops
 from . import Row
 
 SOURCE = Path(__file__).parent / "exhaustive.cpp"
-# In ULP of the true value: what csrc/math/scalar.h says of its functions, and README.md of the two parts, which are the
+# In ULP of the true value: what csrc/math/scalar.h says of its functions, and docs/accuracy.md of the two parts, which are the
 # Bernoulli's value and gradient where a target is 0 or 1.
 WORST = {
     "exp": 1.02,
