@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 import vaefast
 from tests.battery.large import available
-from vaefast import ELBOLoss, autograd, likelihoods
+from vaefast import ELBOLoss, IWAELoss, autograd, likelihoods
 from vaefast import functional as VF
+from vaefast.priors import VampPrior
 
 LOGITS, X = torch.zeros(3, 4), torch.zeros(3, 4)
 MU, LOGVAR = torch.zeros(3, 2), torch.zeros(3, 2)
@@ -19,6 +21,16 @@ MU, LOGVAR = torch.zeros(3, 2), torch.zeros(3, 2)
 
 def loss(recon_x=LOGITS, x=X, mu=MU, logvar=LOGVAR, likelihood="bernoulli", module=None, **options):
     return ELBOLoss(likelihood, **(module or {}))(recon_x, x, mu, logvar, **options)
+
+
+def spoiled():
+    likelihood = likelihoods.Gaussian(learn_scale=True)
+    torch.nn.init.constant_(likelihood.logvar, math.nan)
+    return likelihood
+
+
+def vamp(width=4):
+    return VampPrior(torch.nn.Linear(4, width), X)
 
 
 WRONG = {
@@ -54,8 +66,8 @@ WRONG = {
     "generator type": (lambda: VF.reparameterize(MU, LOGVAR, generator=5), TypeError, "generator must be a torch.Generator, got int"),
     "generator device": (lambda: VF.reparameterize(MU.to("meta"), LOGVAR.to("meta"), generator=torch.Generator()), ValueError, "generator is on cpu but the tensors are on meta"),
     "eps shape": (lambda: VF.reparameterize(MU, LOGVAR, eps=torch.zeros(5)), ValueError, r"eps must be broadcastable to shape \(3, 2\), got \(5,\)"),
-    "num_samples": (lambda: VF.reparameterize(MU, LOGVAR, num_samples=-1), ValueError, "num_samples must not be negative, got -1"),
-    "num_samples type": (lambda: VF.reparameterize(MU, LOGVAR, num_samples=2.0), TypeError, "num_samples must be an int or None, got float"),
+    "num_samples": (lambda: VF.reparameterize(MU, LOGVAR, num_samples=-1), ValueError, "num_samples, if not None, must be an int of at least 0, got -1"),
+    "num_samples type": (lambda: VF.reparameterize(MU, LOGVAR, num_samples=2.0), TypeError, "num_samples, if not None, must be an int, got float"),
     "batch_dims": (lambda: VF.gaussian_kl(MU, LOGVAR, batch_dims=3), ValueError, "batch_dims must be between 0 and 2, the dimensions of mu, got 3"),
     "likelihood name": (lambda: loss(likelihood="bernouli"), ValueError, "likelihood must be one of 'bernoulli', 'bernoulli_probs', 'gaussian', .*, got 'bernouli'"),
     "likelihood object": (lambda: loss(likelihood=3), TypeError, "likelihood must be a name or have log_prob, got int"),
@@ -65,7 +77,25 @@ WRONG = {
     "labels": (lambda: likelihoods.Categorical().log_prob(torch.zeros(1, 4, 3), torch.full((1, 3), 4)), ValueError, "x must hold labels, whole numbers from 0 to 3"),
     "fractions for labels": (lambda: likelihoods.Categorical().log_prob(torch.zeros(1, 4, 3), torch.full((1, 3), 1.5)), ValueError, "whole numbers from 0 to 3"),
     "log p(x) of a fitted scale": (lambda: VF.log_weights(LOGITS[None], X, MU[None], MU, LOGVAR, likelihood=likelihoods.Gaussian(optimal_scale=True)), ValueError, "log_weights: optimal_scale fits the scale to x"),
-    "a layer": (lambda: VF.hierarchical_kl([MU]), ValueError, r"layer 0 must be \(mu, logvar\) .*, got a tensor"),
+    "a layer": (lambda: VF.hierarchical_kl([MU]), TypeError, r"layer 0 must be \(mu, logvar\) .*, got Tensor"),
+    "a number for a layer": (lambda: VF.hierarchical_kl([3]), TypeError, r"layer 0 must be \(mu, logvar\) .*, got int"),
+    "no layers": (lambda: VF.hierarchical_kl(None), TypeError, "layers must be a sequence of tuples of tensors, got NoneType"),
+    "no mu": (lambda: IWAELoss(gradient="stl")(LOGITS[None], X, MU[None], None, LOGVAR), TypeError, "IWAELoss: mu must be a torch.Tensor, got NoneType"),
+    "a prior's name": (lambda: VF.log_weights(LOGITS[None], X, MU[None], MU, LOGVAR, prior="x"), TypeError, "log_weights: prior must be an object with log_prob, got str"),
+    "a number for a prior": (lambda: ELBOLoss(estimator="mc", prior=3), TypeError, "ELBOLoss: prior must be an object with log_prob, got int"),
+    "a class for a prior": (lambda: ELBOLoss(estimator="mc", prior=VampPrior), TypeError, "prior must be an object with log_prob, got the class VampPrior"),
+    "a prior without mc": (lambda: ELBOLoss(prior=vamp()), ValueError, "prior needs estimator='mc', got 'analytic'"),
+    "VampPrior's encoder": (lambda: VampPrior(None, X), TypeError, "VampPrior: encoder must be a module or a function, got NoneType"),
+    "VampPrior's latent": (lambda: vamp().log_prob(torch.zeros(5, 3)), ValueError, r"VampPrior.log_prob: z must have shape \(B, 2\), got \(5, 3\)"),
+    "VampPrior's z": (lambda: vamp().log_prob(None), TypeError, "VampPrior.log_prob: z must be a torch.Tensor, got NoneType"),
+    "VampPrior's width": (lambda: vamp(width=5).log_prob(MU), ValueError, r"an encoder's single output must split in two along dimension 1, got \(3, 5\)"),
+    "VampPrior of three": (lambda: VampPrior(lambda u: (u, u, u), X).sample(2), ValueError, r"an encoder must return \(mu, logvar\), got 3 tensors"),
+    "VampPrior of None": (lambda: VampPrior(lambda u: None, X).sample(2), TypeError, r"an encoder's output, if not \(mu, logvar\), must be a torch.Tensor, got NoneType"),
+    "VampPrior's samples": (lambda: vamp().sample(-1), ValueError, "VampPrior.sample: n must be an int of at least 0, got -1"),
+    "levels": (lambda: likelihoods.DiscretizedLogistic(2.5), TypeError, "DiscretizedLogistic: levels must be an int, got float"),
+    "a data set's size": (lambda: VF.kl_decomposition(MU, MU, LOGVAR, 10.0), TypeError, "kl_decomposition: dataset_size must be an int, got float"),
+    "a schedule": (lambda: vaefast.schedules.sigmoid(1, "a"), TypeError, "sigmoid: midpoint must be a number, got str"),
+    "a schedule's width": (lambda: vaefast.schedules.sigmoid(1, 0), ValueError, "sigmoid: midpoint must be positive, got 0"),
     "layers' devices": (lambda: VF.hierarchical_kl([(MU, LOGVAR), (MU.to("meta"),) * 2]), ValueError, "mu of layer 1 is on meta but that of layer 0 is on cpu"),
     "sizes": (lambda: vaefast.mlp_vae((4,), hidden_dims=400), TypeError, "hidden_dims must be a sequence of ints, got int"),
     "an encoder of three": (lambda: vaefast.VAE(lambda x: (x, x, x), LOGITS).encode(X), ValueError, r"an encoder must return \(mu, logvar\), got 3 tensors"),
@@ -79,7 +109,14 @@ WRONG = {
     "two scales": (lambda: likelihoods.Gaussian(learn_scale=True, optimal_scale=True), ValueError, "exclude each other"),
     "gaussian triple": (lambda: loss(recon_x=(LOGITS,) * 3, likelihood="gaussian"), ValueError, r"expected \(mean, logvar\), got 3 tensors"),
     "values, target": (lambda: loss(x=X + 2, module={"validate": True}), ValueError, r"targets must lie in \[0, 1\], got values from 2 to 2"),
-    "values, NaN": (lambda: loss(mu=MU * math.nan, module={"validate": True}), ValueError, "holds NaN or infinite values"),
+    "values, NaN": (lambda: loss(mu=MU * math.nan, module={"validate": True}), ValueError, "ELBOLoss: mu holds NaN or infinite values"),
+    "values, z": (lambda: loss(z=MU / 0, module={"validate": True, "estimator": "mc"}), ValueError, "ELBOLoss: z holds NaN or infinite values"),
+    "values, a pair": (lambda: loss(recon_x=(LOGITS, LOGITS / 0), likelihood="gaussian", module={"validate": True}), ValueError, r"recon_x\[1\] holds NaN"),
+    "values, a prior": (lambda: loss(prior_logvar=LOGVAR / 0, module={"validate": True}), ValueError, "prior_logvar holds NaN"),
+    "values, a learned scale": (lambda: loss(likelihood=spoiled(), module={"validate": True}), ValueError, "likelihood.logvar holds NaN"),
+    "values, probabilities": (lambda: loss(recon_x=LOGITS + 2, likelihood="bernoulli_probs", module={"validate": True}), ValueError, r"recon_x, of probabilities, must lie in \[0, 1\]"),
+    "validate, no prediction": (lambda: loss(recon_x=None, likelihood="poisson", module={"validate": True}), TypeError, "Poisson: log_rate must be a torch.Tensor, got NoneType"),
+    "validate, shapes": (lambda: loss(recon_x=MU, likelihood="poisson", module={"validate": True}, mask=X == 0), ValueError, r"recon_x is for data of shape \(3, 2\), got \(3, 4\)"),
     "unknown term": (lambda: autograd.row_sum("poison", (MU, LOGVAR)), ValueError, "no term is named 'poison'; there are gaussian_kl"),
     "operand count": (lambda: torch.ops.vaefast.row_sum("bernoulli", [X], None, None, "sum", 1, 1.0, 0, True), ValueError, "bernoulli takes 2 operands, got 1"),
     "operand shape": (lambda: torch.ops.vaefast.row_sum("bernoulli", [X, MU], None, None, "sum", 1, 1.0, 0, True), ValueError, "operand 1 has shape"),
@@ -93,6 +130,28 @@ def test_wrong_input_is_one_clear_sentence(name):
     with pytest.raises(kind, match=message) as error:
         call()
     assert "\n" not in str(error.value).split("Exception raised")[0].strip()
+
+
+def test_numbers_of_other_types():
+    """A Fraction is a number, and does what the same float does."""
+    half, mu = Fraction(1, 2), torch.randn(3, 2)
+    for f in (
+        lambda n: ELBOLoss(beta=n)(LOGITS, X, mu, mu),
+        lambda n: ELBOLoss()(LOGITS, X, mu, mu, beta=n),
+        lambda n: ELBOLoss(beta=n, free_bits=n)(LOGITS, X, mu, mu),
+        lambda n: VF.elbo(LOGITS, X, mu, mu, beta=n).elbo,
+        lambda n: IWAELoss(alpha=n)(LOGITS[None], X, MU[None], mu, mu),
+        lambda n: VF.renyi_bound(mu, n),
+        lambda n: VF.ciwae_bound(mu, n),
+        lambda n: VF.free_bits_kl(mu, n),
+        lambda n: VF.capacity_kl(mu[:, 0], n, gamma=n),
+        lambda n: VF.balanced_kl(mu, mu, MU, MU, balance=n),
+        lambda n: VF.gaussian_log_likelihood(mu, MU, n),
+        lambda n: VF.active_units(mu, n),
+        lambda n: likelihoods.Gaussian(scale=n, target_scale=n).log_prob(LOGITS, X),
+        lambda n: vaefast.schedules.sigmoid(n, n, width=n, start=n, stop=n),
+    ):
+        assert torch.equal(f(half), f(0.5)) and torch.equal(f(np.float32(0.5)), f(0.5))
 
 
 def test_an_input_changed_before_backward_raises():

@@ -221,6 +221,7 @@ def test_parts_agree_with_functional_elbo():
     args = inputs(*SHAPES[2])
     _, parts = ELBOLoss(beta=0.5)(*args, return_parts=True)
     elbo = VF.elbo(*args, beta=0.5)
+    assert type(parts) is type(elbo) is VF.ELBO  # one tuple, in one order
     for name in ("elbo", "log_likelihood", "kl"):
         assert getattr(parts, name).shape == (33,)
         torch.testing.assert_close(getattr(parts, name), getattr(elbo, name), rtol=1e-6, atol=0)

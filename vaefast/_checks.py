@@ -1,12 +1,14 @@
 """What arguments may be, said once. A message names the function, the argument, what it got and what it expected."""
 
 import math
+from collections.abc import Sequence
 from numbers import Real
 
 import torch
 from torch import Tensor
 
-# Private to torch, and where it is gone one mistake is not seen.
+# A private name of torch, which says whether a backward pass is running. A torch without it says "no": then `generator`
+# below does not notice a forward pass that torch.utils.checkpoint repeats.
 _graph_task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
 
 REDUCTIONS = ("none", "sum", "mean")
@@ -73,11 +75,10 @@ def mask(function: str, value: object, other_name: str, other: Tensor) -> Tensor
 
 def batch_dims(function: str, value: object, name: str, tensor: Tensor) -> int:
     """The number of leading dimensions that the result keeps. A 0-dimensional tensor is one sample of one element."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{function}: batch_dims must be an int, got {_type_name(value)}")
+    value = integer(f"{function}: batch_dims", value, 0)
     if tensor.dim() == 0:
         return 0
-    if not 0 <= value <= tensor.dim():
+    if value > tensor.dim():
         raise ValueError(
             f"{function}: batch_dims must be between 0 and {tensor.dim()}, the dimensions of {name}, got {value}"
         )
@@ -93,22 +94,46 @@ def reduction(function: str, value: object, allowed: tuple[str, ...] = REDUCTION
     choice(function, "reduction", value, allowed)
 
 
-def number(function: str, name: str, value: object, *, minimum: float = -math.inf) -> None:
-    """A finite Python number, at least `minimum`."""
+def number(function: str, name: str, value: object, *, minimum: float = -math.inf) -> float:
+    """A finite number of at least `minimum`, as an int or a float of Python's own: a Fraction multiplies no tensor."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
         raise TypeError(f"{function}: {name} must be a number, got {_type_name(value)}")
     if not (minimum <= value < math.inf and -math.inf < value):  # type: ignore[operator] # torch.compile traces comparisons
         bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
         raise ValueError(f"{function}: {name} must be a finite number{bound}, got {value}")
+    return value if type(value) in (int, float) else float(value)  # type: ignore[return-value]
 
 
-def positive(function: str, name: str, value: object) -> None:
-    number(function, name, value)
-    if not value > 0:  # type: ignore[operator]
+def integer(name: str, value: object, minimum: int) -> int:
+    """An int of at least `minimum`; `name` is that of the function and the argument, "vaefast.VAE.sample: n"."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {_type_name(value)}")
+    if value < minimum:
+        raise ValueError(f"{name} must be an int of at least {minimum}, got {value}")
+    return value
+
+
+def sizes(function: str, name: str, value: object, *, empty: bool = True) -> tuple[int, ...]:
+    """A shape, or the widths of layers; none of more than 2^20, so that products of a few stay within 64 bits."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"{function}: {name} must be a sequence of ints, got {_type_name(value)}")
+    if len(value) == 0 and not empty:
+        raise ValueError(f"{function}: {name} must hold at least one int, got {value!r}")
+    for size in value:
+        integer(f"{function}: each of {name}", size, 1)
+        if size > 2**20:
+            raise ValueError(f"{function}: each of {name} must be an int of at most 2^20, got {size}")
+    return tuple(value)
+
+
+def positive(function: str, name: str, value: object) -> float:
+    value = number(function, name, value)
+    if not value > 0:
         raise ValueError(f"{function}: {name} must be positive, got {value}")
+    return value
 
 
-def beta(function: str, value: object, other_name: str = "", other: Tensor | None = None) -> None:
+def beta(function: str, value: object, other_name: str = "", other: Tensor | None = None) -> float | Tensor:
     """A number, or a 0-dimensional floating tensor whose value is not looked at, on the device of `other`."""
     if not isinstance(value, Tensor):
         return number(function, "beta", value, minimum=0.0)
@@ -117,6 +142,7 @@ def beta(function: str, value: object, other_name: str = "", other: Tensor | Non
         raise ValueError(f"{function}: beta must be a number or a 0-dimensional tensor, got shape {tuple(value.shape)}")
     if other is not None and value.device.type != "cpu":  # torch takes numbers from the CPU anywhere
         same_device(function, "beta", value, other_name, other)
+    return value
 
 
 def sample(function: str, z: object) -> None:
@@ -146,12 +172,30 @@ def generator(function: str, value: object, device: torch.device) -> None:
 
 
 def num_samples(function: str, value: object) -> None:
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{function}: num_samples must be an int or None, got {_type_name(value)}")
-    if value < 0:
-        raise ValueError(f"{function}: num_samples must not be negative, got {value}")
+    if value is not None:
+        integer(f"{function}: num_samples, if not None,", value, 0)
+
+
+def prior(function: str, value: object) -> None:
+    """An object that stands for p(z)."""
+    if isinstance(value, type) or not hasattr(value, "log_prob"):
+        got = f"the class {value.__name__}" if isinstance(value, type) else _type_name(value)
+        raise TypeError(f"{function}: prior must be an object with log_prob, got {got}")
+
+
+def encoded(function: str, value: object) -> tuple[Tensor, Tensor]:
+    """(mu, logvar) of what an encoder returned: such a pair, or one tensor that is split in two along dimension 1."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(f"{function}: an encoder must return (mu, logvar), got {len(value)} tensors")
+        mu, logvar = (instance(function, "each of an encoder's (mu, logvar)", t) for t in value)
+        return mu, logvar
+    value = instance(function, "an encoder's output, if not (mu, logvar),", value)
+    if value.dim() < 2 or value.shape[1] % 2:
+        got = tuple(value.shape)
+        raise ValueError(f"{function}: an encoder's single output must split in two along dimension 1, got {got}")
+    mu, logvar = value.chunk(2, 1)
+    return mu, logvar
 
 
 def latent(
@@ -180,7 +224,7 @@ def parameter(function: str, name: str, value: Tensor | float, other_name: str, 
     if isinstance(value, Tensor):
         tensor(function, name, value)
         return broadcast(function, name, value, other_name, other)
-    number(function, name, value)
+    value = number(function, name, value)
     dtype = torch.float64 if other.dtype is torch.float64 else torch.float32
     return other.new_full((), value, dtype=dtype)
 

@@ -26,8 +26,7 @@ class Likelihood(nn.Module):
     def __init__(self, target_scale: float = 1.0) -> None:
         super().__init__()
         self.name = f"vaefast.likelihoods.{type(self).__name__}"
-        _checks.number(self.name, "target_scale", target_scale)
-        self.target_scale = float(target_scale)
+        self.target_scale = float(_checks.number(self.name, "target_scale", target_scale))
 
     def log_prob(
         self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"

@@ -92,7 +92,7 @@ class Gaussian(FusedLikelihood):
         target_scale: float = 1.0,
     ) -> None:
         super().__init__(target_scale)
-        _checks.positive(self.name, "scale", scale)
+        scale = _checks.positive(self.name, "scale", scale)
         if learn_scale and optimal_scale:
             raise ValueError(f"{self.name}: learn_scale and optimal_scale exclude each other")
         self.optimal_scale = optimal_scale
@@ -147,7 +147,7 @@ class Laplace(FusedLikelihood):
 
     def __init__(self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
-        _checks.positive(self.name, "scale", scale)
+        scale = _checks.positive(self.name, "scale", scale)
         self.log_scale: nn.Parameter | float = math.log(scale)
         if learn_scale:
             del self.log_scale

@@ -52,7 +52,8 @@ def kl_decomposition(
     _checks.same_shape(name, "z", z, "mu", mu)
     _checks.choice(name, "weights", weights, ("stratified", "weighted"))
     batch = mu.shape[0] if mu.dim() == 2 else 0
-    if batch < 2 or not isinstance(dataset_size, int) or dataset_size < batch:
+    _checks.integer(f"{name}: dataset_size", dataset_size, 1)
+    if batch < 2 or dataset_size < batch:
         raise ValueError(
             f"{name}: it takes z of shape (B, L), B of at least 2 and a dataset_size of at least B, "
             f"got z of shape {tuple(z.shape)} and dataset_size {dataset_size!r}"
@@ -89,7 +90,7 @@ def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
     """
     name = "vaefast.functional.active_units"
     _checks.tensor(name, "mu", mu)
-    _checks.number(name, "threshold", threshold, minimum=0.0)
+    threshold = _checks.number(name, "threshold", threshold, minimum=0.0)
     if mu.dim() < 2 or mu.shape[0] < 2:
         raise ValueError(f"{name}: mu must have shape (B, L) with B of at least 2, got {tuple(mu.shape)}")
     return mu.var(0) > threshold

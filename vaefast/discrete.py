@@ -231,9 +231,7 @@ class DiscretizedLogistic(CompositeLikelihood):
 
     def __init__(self, levels: int = 256, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
-        if not isinstance(levels, int) or isinstance(levels, bool) or levels < 2:
-            raise ValueError(f"{self.name}: levels must be an int of at least 2, got {levels!r}")
-        self.levels = levels
+        self.levels = _checks.integer(f"{self.name}: levels", levels, 2)
 
     def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
         mean, log_scale = parameters

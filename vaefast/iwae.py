@@ -46,11 +46,10 @@ class IWAELoss(nn.Module):
     ) -> None:
         super().__init__()
         name = "vaefast.IWAELoss"
-        _checks.number(name, "alpha", alpha)
+        self.alpha = _checks.number(name, "alpha", alpha)
         _checks.choice(name, "gradient", gradient, ("standard", "stl", "dreg"))
         _checks.reduction(name, reduction)
         self.likelihood = likelihoods.by_name(likelihood)
-        self.alpha = alpha
         self.gradient = gradient
         self.reduction = reduction
 
@@ -80,6 +79,7 @@ class IWAELoss(nn.Module):
             prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, instead.
             mask: bool, broadcastable to x; elements that are False are missing.
         """
+        _checks.latent("vaefast.IWAELoss", mu, logvar)
         if self.gradient != "standard":
             mu, logvar = mu.detach(), logvar.detach()
         options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}

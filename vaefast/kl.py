@@ -36,7 +36,7 @@ def free_bits_kl(kl: Tensor, free_bits: float, per: str = "dimension") -> Tensor
     """
     name = "vaefast.functional.free_bits_kl"
     _checks.tensor(name, "kl", kl)
-    _checks.number(name, "free_bits", free_bits, minimum=0.0)
+    free_bits = _checks.number(name, "free_bits", free_bits, minimum=0.0)
     _checks.choice(name, "per", per, FREE_BITS)
     if kl.dim() < 1:
         raise ValueError(f"{name}: kl must have shape (B, L), got {tuple(kl.shape)}")
@@ -64,9 +64,9 @@ def capacity_kl(kl: Tensor, capacity: float | Tensor, gamma: float = 1000.0) -> 
     """
     name = "vaefast.functional.capacity_kl"
     _checks.tensor(name, "kl", kl)
-    _checks.number(name, "gamma", gamma, minimum=0.0)
+    gamma = _checks.number(name, "gamma", gamma, minimum=0.0)
     if not isinstance(capacity, Tensor):
-        _checks.number(name, "capacity", capacity, minimum=0.0)
+        capacity = _checks.number(name, "capacity", capacity, minimum=0.0)
     elif capacity.dim() != 0:
         raise ValueError(f"{name}: capacity must be 0-dimensional, got shape {tuple(capacity.shape)}")
     if kl.dim() != 1:
@@ -94,12 +94,16 @@ def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:
     """
     name = "vaefast.functional.hierarchical_kl"
     total: Tensor | None = None
+    if not isinstance(layers, Sequence):
+        raise TypeError(f"{name}: layers must be a sequence of tuples of tensors, got {type(layers).__name__}")
     if not layers:
         raise ValueError(f"{name}: layers is empty")
     for k, layer in enumerate(layers):
-        if isinstance(layer, Tensor) or len(layer) not in (2, 4):
-            got = "a tensor" if isinstance(layer, Tensor) else f"{len(layer)} tensors"
-            raise ValueError(f"{name}: layer {k} must be (mu, logvar) or with (prior_mu, prior_logvar), got {got}")
+        expected = f"{name}: layer {k} must be (mu, logvar) or (mu, logvar, prior_mu, prior_logvar)"
+        if not isinstance(layer, (tuple, list)):
+            raise TypeError(f"{expected}, got {type(layer).__name__}")
+        if len(layer) not in (2, 4):
+            raise ValueError(f"{expected}, got {len(layer)} tensors")
         for each, argument in zip(layer, ("mu", "logvar", "prior_mu", "prior_logvar"), strict=False):
             _checks.tensor(name, f"{argument} of layer {k}", each)
             _checks.same_shape(name, f"{argument} of layer {k}", each, f"mu of layer {k}", layer[0])
@@ -142,7 +146,7 @@ def balanced_kl(
         tensor([0.5000, 0.5000])
     """
     name = "vaefast.functional.balanced_kl"
-    _checks.number(name, "balance", balance, minimum=0.0)
+    balance = _checks.number(name, "balance", balance, minimum=0.0)
     if balance > 1:
         raise ValueError(f"{name}: balance must be in [0, 1], got {balance}")
     _checks.latent(name, mu, logvar, prior_mu, prior_logvar)

@@ -1,27 +1,19 @@
 """The loss as a module: composition, weights and reduction. What can be one sweep is one."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import _checks, autograd, likelihoods
 from ._likelihood import Likelihood
-from .functional import free_bits_kl, gaussian_kl, gaussian_log_prob
+from .functional import ELBO, free_bits_kl, gaussian_kl, gaussian_log_prob
 from .kl import FREE_BITS
 
-__all__ = ["ELBOLoss", "Parts"]
+__all__ = ["ELBOLoss"]
 
 _NAME = "vaefast.ELBOLoss"
-
-
-class Parts(NamedTuple):
-    """The parts of a loss per sample, each of shape (B,), in nats."""
-
-    log_likelihood: Tensor
-    kl: Tensor
-    elbo: Tensor
 
 
 class ELBOLoss(nn.Module):
@@ -71,18 +63,19 @@ class ELBOLoss(nn.Module):
         target_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        _checks.beta(_NAME, beta)
+        self.beta = _checks.beta(_NAME, beta)
         _checks.reduction(_NAME, reduction)
         _checks.choice(_NAME, "free_bits_per", free_bits_per, FREE_BITS)
         _checks.choice(_NAME, "estimator", estimator, ("analytic", "mc"))
         if free_bits is not None:
-            _checks.number(_NAME, "free_bits", free_bits, minimum=0.0)
+            free_bits = _checks.number(_NAME, "free_bits", free_bits, minimum=0.0)
             if estimator == "mc":
                 raise ValueError(f"{_NAME}: free_bits needs estimator='analytic', which knows each dimension's KL")
-        if prior is not None and (estimator != "mc" or not hasattr(prior, "log_prob")):
-            raise ValueError(f"{_NAME}: prior must have log_prob and needs estimator='mc', got {type(prior).__name__}")
+        if prior is not None:
+            _checks.prior(_NAME, prior)
+            if estimator != "mc":
+                raise ValueError(f"{_NAME}: prior needs estimator='mc', got {estimator!r}")
         self.likelihood = likelihoods.by_name(likelihood, target_scale=target_scale)
-        self.beta = beta if isinstance(beta, (Tensor, int)) else float(beta)
         self.reduction = reduction
         self.free_bits = free_bits
         self.free_bits_per = free_bits_per
@@ -105,7 +98,7 @@ class ELBOLoss(nn.Module):
         weight: Tensor | None = None,
         mask: Tensor | None = None,
         return_parts: bool = False,
-    ) -> Tensor | tuple[Tensor, Parts]:
+    ) -> Tensor | tuple[Tensor, ELBO]:
         """The loss.
 
         Args:
@@ -120,7 +113,7 @@ class ELBOLoss(nn.Module):
             return_parts: also return the parts, per sample.
 
         Returns:
-            The loss, a scalar or of shape (B,); or (loss, Parts(log_likelihood, kl, elbo)), elbo with beta as used.
+            The loss, a scalar or of shape (B,); or (loss, ELBO(elbo, log_likelihood, kl)), elbo with beta as used.
         """
         # nn.Module's own lookup costs as much as a small kernel.
         likelihood: Any = self._modules.get("likelihood") or self.likelihood
@@ -139,9 +132,7 @@ class ELBOLoss(nn.Module):
             if loss is not None:
                 return loss
         latent = _checks.latent(_NAME, mu, logvar, prior_mu, prior_logvar)
-        if beta is None:
-            beta = self.beta
-        _checks.beta(_NAME, beta, "mu", mu)
+        beta = _checks.beta(_NAME, self.beta if beta is None else beta, "mu", mu)
         _checks.reduction(_NAME, self.reduction)
         _checks.instance(_NAME, "x", x)
         fused = getattr(likelihood, "fused", False)
@@ -168,11 +159,14 @@ class ELBOLoss(nn.Module):
         if z is not None:
             _checks.sample(_NAME, z)
             _checks.same_shape(_NAME, "z", z, "mu", mu)
-        if self.validate:
-            parameters = recon_x if isinstance(recon_x, (tuple, list)) else (recon_x,)
-            self._check_values(operands or (*parameters, x), latent, x, beta, weight, mask)
+        in_one_sweep = fused and self.free_bits is None and self.reduction != "none" and z is None
+        if not in_one_sweep:
+            fit = likelihood.log_prob(recon_x, x, mask=mask)
+        if self.validate:  # last, so that it changes no other error
+            named = zip(("mu", "logvar", "prior_mu", "prior_logvar"), latent, strict=False)
+            self._check_values(recon_x, x, mask, {**dict(named), "z": z, "beta": beta, "weight": weight})
 
-        if fused and self.free_bits is None and self.reduction != "none" and z is None:
+        if in_one_sweep:
             loss, *parts = autograd.elbo_loss(
                 likelihood.term,
                 operands,
@@ -189,7 +183,6 @@ class ELBOLoss(nn.Module):
                 return loss
             fit, kl = parts
         else:
-            fit = likelihood.log_prob(recon_x, x, mask=mask)
             _checks.per_sample(_NAME, "likelihood", fit, batch)
             if z is None:
                 kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar)
@@ -207,30 +200,26 @@ class ELBOLoss(nn.Module):
                 loss = weight.to(loss.dtype) * loss
             if self.reduction != "none":
                 loss = loss.sum() if self.reduction == "sum" else loss.mean()
-        return (loss, Parts(fit, kl, fit - beta * kl)) if return_parts else loss
+        return (loss, ELBO(fit - beta * kl, fit, kl)) if return_parts else loss
 
-    def _check_values(
-        self,
-        operands: tuple[Tensor, ...],
-        latent: tuple[Tensor, ...],
-        x: Tensor,
-        beta: float | Tensor,
-        weight: Tensor | None,
-        mask: Tensor | None,
-    ) -> None:
-        def kept_of(t: Tensor, target: bool = False) -> Tensor:
+    def _check_values(self, recon_x: Any, x: Tensor, mask: Tensor | None, others: dict[str, Any]) -> None:
+        def kept(t: Tensor, target: bool = False) -> Tensor:
             if mask is None:
                 return t
             wide = getattr(self.likelihood, "mixture", False) and not target and mask.dim() == x.dim()
             return torch.where(mask.unsqueeze(1) if wide else mask, t, torch.zeros_like(t))
 
-        kept = [kept_of(t, t is x) for t in operands]
-        for tensor in (*kept, *latent, *(t for t in (beta, weight) if isinstance(t, Tensor))):
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise ValueError(f"{_NAME}: an input of shape {tuple(tensor.shape)} holds NaN or infinite values")
+        several = isinstance(recon_x, (tuple, list))
+        named = {f"recon_x[{k}]": t for k, t in enumerate(recon_x)} if several else {"recon_x": recon_x}
+        named = {name: kept(t) for name, t in named.items() if isinstance(t, Tensor)}
+        learned = self.likelihood.named_parameters() if isinstance(self.likelihood, nn.Module) else ()
+        targets = kept(x, True)
+        for name, t in {**named, "x": targets, **others, **{f"likelihood.{k}": t for k, t in learned}}.items():
+            if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
+                raise ValueError(f"{_NAME}: {name} holds NaN or infinite values")
         if x.numel() == 0:
             return
-        targets, kind = kept_of(x, True), type(self.likelihood).__name__
+        kind = type(self.likelihood).__name__
         if getattr(self.likelihood, "integral", False) and bool(
             (targets * self.likelihood.target_scale % 1 != 0).any()
         ):
@@ -240,7 +229,7 @@ class ELBOLoss(nn.Module):
             return
         bounded = {f"{kind} targets": (targets, self.likelihood.target_scale, support)}
         if getattr(self.likelihood, "probs", False):
-            bounded["probabilities"] = (kept[0], 1.0, (0.0, 1.0))
+            bounded["recon_x, of probabilities,"] = (named["recon_x"], 1.0, (0.0, 1.0))
         for name, (tensor, scale, (least, most)) in bounded.items():
             low, high = (bound.item() * scale for bound in tensor.aminmax())
             if low < least or high > most:
@@ -251,9 +240,10 @@ class ELBOLoss(nn.Module):
     def extra_repr(self) -> str:
         options = {
             "free_bits": self.free_bits,
+            "free_bits_per": self.free_bits is not None and self.free_bits_per,
             "estimator": self.estimator == "mc" and "mc",
             "inplace": self.inplace,
             "validate": self.validate,
         }
-        named = "".join(f", {name}={value}" for name, value in options.items() if value not in (None, False))
+        named = "".join(f", {name}={value!r}" for name, value in options.items() if value not in (None, False))
         return f"beta={self.beta}, reduction={self.reduction!r}{named}"

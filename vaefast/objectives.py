@@ -94,6 +94,7 @@ def fit_and_ratio(
     if prior is None:
         log_p = gaussian_log_prob(z, prior_mu, prior_logvar, batch_dims=2)
     elif prior_mu is prior_logvar is None:
+        _checks.prior(name, prior)
         flat = prior.log_prob(z.flatten(0, 1))
         _checks.per_sample(name, "prior", flat, torch.Size([z.shape[0] * z.shape[1]]))
         log_p = flat.unflatten(0, z.shape[:2])
@@ -155,7 +156,7 @@ def renyi_bound(log_w: Tensor, alpha: float) -> Tensor:
     """
     name = "vaefast.functional.renyi_bound"
     log_w = check_log_w(name, log_w, 2)
-    _checks.number(name, "alpha", alpha)
+    alpha = _checks.number(name, "alpha", alpha)
     mean, c = log_w.mean(0), 1 - alpha
     if c == 0:
         return mean
@@ -225,7 +226,7 @@ def ciwae_bound(log_w: Tensor, beta: float) -> Tensor:
         tensor([0.6931])
     """
     name = "vaefast.functional.ciwae_bound"
-    _checks.number(name, "beta", beta, minimum=0.0)
+    beta = _checks.number(name, "beta", beta, minimum=0.0)
     if beta > 1:
         raise ValueError(f"{name}: beta must be in [0, 1], got {beta}")
     if beta in (0, 1):  # a weight of 0 counts for nothing beside an infinite log_w, too

@@ -11,6 +11,8 @@ from .functional import gaussian_log_prob, reparameterize
 
 __all__ = ["VampPrior"]
 
+_NAME = "vaefast.priors.VampPrior"
+
 
 class VampPrior(nn.Module):
     """The variational mixture of posteriors, p(z) = 1/C sum_c q(z|u_c), of learned pseudo-inputs u_c (Tomczak and Welling
@@ -29,23 +31,27 @@ class VampPrior(nn.Module):
 
     def __init__(self, encoder: nn.Module, pseudo_inputs: Tensor) -> None:
         super().__init__()
-        _checks.tensor("vaefast.priors.VampPrior", "pseudo_inputs", pseudo_inputs)
+        _checks.tensor(_NAME, "pseudo_inputs", pseudo_inputs)
         if pseudo_inputs.dim() < 2 or len(pseudo_inputs) == 0:
-            raise ValueError(
-                f"vaefast.priors.VampPrior: pseudo_inputs must have shape (C, D), got {tuple(pseudo_inputs.shape)}"
-            )
+            raise ValueError(f"{_NAME}: pseudo_inputs must have shape (C, D), got {tuple(pseudo_inputs.shape)}")
+        if not callable(encoder):
+            raise TypeError(f"{_NAME}: encoder must be a module or a function, got {type(encoder).__name__}")
         self._encoder = (encoder,)  # the model's, and so not a part of this module's state
         self.pseudo_inputs = nn.Parameter(pseudo_inputs.detach().clone())
 
     def components(self) -> tuple[Tensor, Tensor]:
         """(mu, logvar) of the mixture's Gaussians, each (C, L)."""
-        encoded = self._encoder[0](self.pseudo_inputs)
-        mu, logvar = encoded.chunk(2, 1) if isinstance(encoded, Tensor) else encoded
+        mu, logvar = _checks.encoded(_NAME, self._encoder[0](self.pseudo_inputs))
+        _checks.latent(_NAME, mu, logvar)
         return mu, logvar
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) in nats, shape (B,), for z of shape (B, L)."""
+        _checks.tensor(f"{_NAME}.log_prob", "z", z)
         mu, logvar = self.components()
+        if z.dim() != mu.dim() or z.shape[1:] != mu.shape[1:]:
+            shape = ", ".join(map(str, ("B", *mu.shape[1:])))
+            raise ValueError(f"{_NAME}.log_prob: z must have shape ({shape}), got {tuple(z.shape)}")
         pairs = (len(z), *mu.shape)
         each = gaussian_log_prob(z[:, None].expand(pairs), mu.expand(pairs), logvar.expand(pairs), batch_dims=2)
         return each.logsumexp(1) - math.log(len(mu))
@@ -53,6 +59,8 @@ class VampPrior(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n draws of z, shape (n, L)."""
+        _checks.integer(f"{_NAME}.sample: n", n, 0)
         mu, logvar = self.components()
+        _checks.generator(f"{_NAME}.sample", generator, mu.device)
         which = torch.randint(len(mu), (n,), generator=generator, device=mu.device)
         return reparameterize(mu[which], logvar[which], generator=generator)

@@ -61,6 +61,8 @@ def sigmoid(
         >>> sigmoid(100, 100), sigmoid(1000, 100)
         (tensor(0.5000), tensor(1.))
     """
+    name = "vaefast.schedules.sigmoid"
+    _check(name, step, start, stop, midpoint=midpoint)
     width = midpoint / 10 if width is None else width
-    _check("vaefast.schedules.sigmoid", step, start, stop, midpoint=midpoint, width=width)
+    _check(name, step, start, stop, width=width)
     return torch.tensor(start + (stop - start) * 0.5 * (1 + math.tanh((step - midpoint) / (2 * width))))

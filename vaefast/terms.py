@@ -332,7 +332,7 @@ def elbo(
     """
     name = "vaefast.functional.elbo"
     _checks.tensor(name, "mu", mu)
-    _checks.beta(name, beta, "mu", mu)
+    beta = _checks.beta(name, beta, "mu", mu)
     p = likelihoods.by_name(likelihood, target_scale=target_scale)
     log_likelihood = p.log_prob(recon_x, x, mask=mask, batch_dims=batch_dims)
     kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar, batch_dims=batch_dims)
