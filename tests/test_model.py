@@ -114,10 +114,28 @@ def test_bad_models():
         vaefast.VAE(nn.Linear(4, 2), nn.Linear(1, 4)).sample(3)
     with pytest.raises(ValueError, match="sides divisible by 4, got \\(1, 6, 6\\)"):
         vaefast.conv_vae((1, 6, 6))
-    with pytest.raises(ValueError, match="latent_dim must hold ints between 1 and"):
-        vaefast.mlp_vae((4,), latent_dim=0)
-    with pytest.raises(ValueError, match="num_samples must be a positive int, got 0"):
-        vaefast.mlp_vae((4,)).log_likelihood(torch.zeros(1, 4), num_samples=0)
+    vae, x = vaefast.mlp_vae((4,)), torch.zeros(1, 4)
+    for call, error, message in (
+        (lambda: vaefast.mlp_vae((4,), 0), ValueError, "mlp_vae: latent_dim must be an int of at least 1, got 0"),
+        (lambda: vaefast.mlp_vae((4,), 2.5), TypeError, "mlp_vae: latent_dim must be an int, got float"),
+        (lambda: vaefast.mlp_vae(()), ValueError, r"mlp_vae: input_shape must hold at least one int, got \(\)"),
+        (lambda: vaefast.mlp_vae("12"), TypeError, "mlp_vae: input_shape must be a sequence of ints, got str"),
+        (lambda: vaefast.mlp_vae((4,), 2, (3, 0)), ValueError, "each of hidden_dims must be an int of at least 1, got 0"),
+        (lambda: vaefast.mlp_vae((4, 1.5)), TypeError, "each of input_shape must be an int, got float"),
+        (lambda: vaefast.mlp_vae((4,), 2, (2**21,)), ValueError, "each of hidden_dims must be an int of at most 2\\^20"),
+        (lambda: vaefast.conv_vae(channels=()), ValueError, r"conv_vae: channels must hold at least one int, got \(\)"),
+        (lambda: vaefast.conv_vae(()), ValueError, "conv_vae: input_shape must hold at least one int"),
+        (lambda: vaefast.VAE(nn.Linear(4, 2), nn.Linear(1, 4), latent_shape=1), TypeError, "VAE: latent_shape must be a seq"),
+        (lambda: vaefast.VAE(lambda x: None, nn.Linear(1, 4)).loss(x), TypeError, "an encoder's output, if not \\(mu, logvar\\), must be a torch.Tensor, got NoneType"),
+        (lambda: vaefast.VAE(lambda x: (x, None), nn.Linear(1, 4)).loss(x), TypeError, "each of an encoder's .* must be a torch.Tensor, got NoneType"),
+        (lambda: vae.sample(2.5), TypeError, "vaefast.VAE.sample: n must be an int, got float"),
+        (lambda: vae.sample(-1), ValueError, "n must be an int of at least 0, got -1"),
+        (lambda: vae.log_likelihood(x, 0), ValueError, "num_samples must be an int of at least 1, got 0"),
+        (lambda: vae.log_likelihood(x, "5"), TypeError, "num_samples must be an int, got str"),
+        (lambda: vae.posterior_gap(x, chunk_size=True), TypeError, "chunk_size must be an int, got bool"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            call()
 
 
 def test_training_matches_a_hand_written_loop():
@@ -413,3 +431,42 @@ def test_samples_of_x():
     assert not mean.requires_grad and not drawn.requires_grad
     assert (drawn - mean).std().item() == pytest.approx(0.5, rel=0.02)  # 20,000 elements: a standard error of 0.5 %
     assert set(vaefast.mlp_vae((50,), 2).sample(4, draw=True).unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("build", [lambda: vaefast.mlp_vae((16,), latent_dim=2), vamp_vae])
+def test_bounds_are_of_the_same_samples(build):
+    vae, x, g = build(), torch.rand(5, 16), torch.Generator()
+    for samples, chunk in ((1, 50), (7, 3), (200, 50)):
+        options = {"num_samples": samples, "chunk_size": chunk, "generator": g}
+        g.manual_seed(0)
+        bounds = vae.bounds(x, **options)
+        torch.testing.assert_close(bounds.elbo, bounds.log_likelihood - bounds.kl)
+        assert (bounds.log_px >= bounds.elbo).all() and (bounds.ess >= 1 - 1e-6).all()
+        assert samples > 1 or torch.equal(bounds.log_px, bounds.elbo)
+        g.manual_seed(0)
+        assert all(map(torch.equal, vae.log_likelihood(x, return_ess=True, **options), (bounds.log_px, bounds.ess)))
+        g.manual_seed(0)
+        assert torch.equal(vae.posterior_gap(x, **options), bounds.log_px - bounds.elbo)
+    many, g = x.repeat(400, 1), g.manual_seed(1)
+    with torch.no_grad():
+        elbo = vae.elbo(many, generator=g)
+    bounds = vae.bounds(x, 2000, generator=g)
+    for name in ("elbo", "log_likelihood", "kl"):
+        each = getattr(elbo, name).unflatten(0, (400, 5))
+        # Of the mean over 400 samples, and of that over 2000 that it is held to; a KL in closed form has no noise.
+        error = each.std(0) * (1 / 400 + 1 / 2000) ** 0.5
+        assert ((each.mean(0) - getattr(bounds, name)).abs() <= 5 * error + 1e-5).all()
+
+
+@pytest.mark.parametrize("call", ["elbo", "log_likelihood", "posterior_gap", "bounds"])
+def test_a_scale_that_has_seen_x_bounds_nothing(call):
+    vae, x = vaefast.mlp_vae((4,), 2, likelihood=likelihoods.Gaussian(optimal_scale=True)), torch.rand(3, 4)
+    assert vae.loss(x).isfinite()  # what it is for
+    with pytest.raises(ValueError, match="optimal_scale fits the scale to x, so this would not be p"):
+        getattr(vae, call)(x)
+
+
+def test_a_model_without_parameters_samples():
+    vae = vaefast.VAE(nn.Flatten(), nn.Identity(), latent_shape=(2,))
+    assert vae.sample(3).shape == (3, 2)
+    assert vae.double().sample(3).dtype is torch.float32  # it has no dtype: torch's default

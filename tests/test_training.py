@@ -264,3 +264,17 @@ def test_tensorboard_that_is_not_there(tmp_path, capsys, monkeypatch):
     assert run("train", *QUICK, "--tensorboard", "--out", tmp_path / "run") == 2
     assert "--tensorboard needs the package tensorboard: pip install tensorboard" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_bound_and_log_px_are_of_the_same_samples():
+    """With one sample they are equal, in the report as in what train and evaluate write."""
+    from vaefast import examine, mlp_vae, training
+    from vaefast.data import Dataset
+
+    x, vae = torch.rand(30, 1, 4, 4), mlp_vae((1, 4, 4), 2, (8,))
+    result = training.evaluate(vae, x, 1, torch.device("cpu"))
+    assert result["test_log_px"] == result["test_elbo"]
+    assert result["test_elbo"] == pytest.approx(result["test_log_likelihood"] - result["test_kl"], rel=1e-6)
+    measured = examine.measure(vae, Dataset("x", x[:0], x), 1)
+    assert torch.equal(measured.log_px, measured.elbo) and (measured.ess == 1).all()
+    torch.testing.assert_close(measured.elbo, measured.log_likelihood - measured.kl)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from . import likelihoods
+from . import _checks, likelihoods
 from ._likelihood import Likelihood
 from .model import VAE
 
@@ -39,22 +39,13 @@ def _outputs(likelihood: str | Likelihood) -> Callable[[nn.Module], nn.Module]:
     return lambda last: last if count == 1 else nn.Sequential(last, _Chunk(count))
 
 
-def _check_sizes(function: str, **sizes: Sequence[int]) -> None:
-    for name, values in sizes.items():
-        if not isinstance(values, Sequence):
-            raise TypeError(f"{function}: {name} must be a sequence of ints, got {type(values).__name__}")
-        for value in values:
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**20:
-                raise ValueError(f"{function}: {name} must hold ints between 1 and 2^20, got {value!r}")
-
-
 def mlp_vae(
     input_shape: Sequence[int],
     latent_dim: int = 20,
     hidden_dims: Sequence[int] = (400,),
     likelihood: str | Likelihood = "bernoulli",
 ) -> VAE:
-    """A VAE of fully connected layers with ReLU; the default sizes are those of Kingma and Welling's experiments' heirs.
+    """A VAE of fully connected layers with ReLU; the default sizes are those of the VAE in pytorch/examples.
 
     Args:
         input_shape: of one sample, such as (1, 28, 28).
@@ -66,8 +57,10 @@ def mlp_vae(
         >>> mlp_vae((1, 28, 28)).loss(torch.rand(4, 1, 28, 28)).shape
         torch.Size([])
     """
-    _check_sizes("vaefast.mlp_vae", input_shape=input_shape, latent_dim=(latent_dim,), hidden_dims=hidden_dims)
-    input_shape = tuple(input_shape)
+    name = "vaefast.mlp_vae"
+    input_shape = _checks.sizes(name, "input_shape", input_shape, empty=False)
+    hidden_dims = _checks.sizes(name, "hidden_dims", hidden_dims)
+    latent_dim = _checks.integer(f"{name}: latent_dim", latent_dim, 1)
     size = math.prod(input_shape)
 
     def layers(sizes: Sequence[int]) -> list[nn.Module]:
@@ -101,11 +94,13 @@ def conv_vae(
         >>> conv_vae((1, 8, 8), latent_dim=2).loss(torch.rand(4, 1, 8, 8)).shape
         torch.Size([])
     """
-    _check_sizes("vaefast.conv_vae", input_shape=input_shape, latent_dim=(latent_dim,), channels=channels)
-    input_shape = tuple(input_shape)
+    name = "vaefast.conv_vae"
+    input_shape = _checks.sizes(name, "input_shape", input_shape, empty=False)
+    channels = _checks.sizes(name, "channels", channels, empty=False)
+    latent_dim = _checks.integer(f"{name}: latent_dim", latent_dim, 1)
     if len(input_shape) != 3 or any(side % 2 ** len(channels) for side in input_shape[1:]):
         raise ValueError(
-            f"vaefast.conv_vae: input_shape must be (channels, height, width) with sides divisible by "
+            f"{name}: input_shape must be (channels, height, width) with sides divisible by "
             f"{2 ** len(channels)}, got {input_shape}"
         )
     widths = (input_shape[0], *channels)

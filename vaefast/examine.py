@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import data, functional
+from . import data
+from ._importance import Bounds
 from .data import Dataset
 from .model import VAE
 from .runs import RunError
@@ -25,9 +26,9 @@ class Measured:
 
     log_px: Tensor
     elbo: Tensor
-    ess: Tensor
     log_likelihood: Tensor
     kl: Tensor
+    ess: Tensor
     mu: Tensor
     logvar: Tensor
 
@@ -36,24 +37,15 @@ class Measured:
 def measure(vae: VAE, dataset: Dataset, num_samples: int) -> Measured:
     device = next(vae.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
-    columns: list[tuple[Tensor, ...]] = []
-    for part in dataset.test[:_MEASURED].split(20):
-        x = Dataset.floats(part).to(device)
-        mu, logvar = vae.encode(x)
-        log_w = []
-        for done in range(0, num_samples, 250):
-            count = min(250, num_samples - done)
-            z = functional.reparameterize(mu, logvar, num_samples=count, generator=generator)
-            log_w.append(functional.log_weights(vae.decode_samples(z), x, z, mu, logvar, likelihood=vae.likelihood))
-        all_w = torch.cat(log_w).double()
-        # Bound and log p(x) of the same samples: so no gap is below 0.
-        elbo, kl = all_w.mean(0), functional.gaussian_kl(mu, logvar)
-        columns.append((functional.iwae_bound(all_w), elbo, functional.effective_sample_size(all_w), elbo + kl, kl))
+    parts = [
+        vae.bounds(Dataset.floats(part).to(device), num_samples, chunk_size=250, generator=generator)
+        for part in dataset.test[:_MEASURED].split(20)
+    ]
     enough = dataset.test if len(dataset.test) >= 2 else torch.cat((dataset.test, dataset.train))
     encoded = [vae.encode(Dataset.floats(x).to(device)) for x in enough[:CODED].split(500)]
     mu, logvar = (torch.cat(both).cpu() for both in zip(*encoded, strict=True))
-    log_px, elbo, ess, log_likelihood, kl = (torch.cat(c).cpu() for c in zip(*columns, strict=True))
-    measured = Measured(log_px, elbo, ess, log_likelihood, kl, mu, logvar)
+    bounds = {name: torch.cat([getattr(part, name) for part in parts]).cpu() for name in Bounds._fields}
+    measured = Measured(**bounds, mu=mu, logvar=logvar)
     if not all(torch.isfinite(t).all() for t in vars(measured).values()):
         raise RunError("the model's bound or codes are not finite; its training diverged, or the data is not the run's")
     return measured
@@ -64,7 +56,7 @@ def labels(source: str, count: int) -> Sequence[Any] | None:
     file with the labels' file beside it, of images in several folders. None where there are none that fit."""
     try:
         found = _labels(source)
-    except Exception:  # numpy, zipfile, gzip and struct each have their own; a page without labels is a page
+    except Exception:  # numpy, zipfile, gzip and struct raise errors of their own; the page does without labels
         return None
     if found is None:
         return None

@@ -1,15 +1,17 @@
 """VAE as a module: encoder, decoder, likelihood, and the two bounds that matter, the ELBO and log p(x)."""
 
-import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from . import functional
+from . import _checks, _importance, functional
+from ._importance import Bounds
 from ._likelihood import Likelihood
-from .losses import ELBOLoss, Parts
+from .losses import ELBOLoss
+from .objectives import check_model, fit_and_ratio
 
 __all__ = ["VAE"]
 
@@ -62,10 +64,10 @@ class VAE(nn.Module):
             raise TypeError(f"vaefast.VAE: prior must have log_prob and sample, got {type(prior).__name__}")
         self.encoder = encoder
         self.decoder = decoder
-        self.criterion = ELBOLoss(
-            likelihood, beta=beta, estimator="mc" if prior is not None else "analytic", prior=prior
-        )
-        self.latent_shape = None if latent_shape is None else tuple(latent_shape)
+        estimator = "analytic" if prior is None else "mc"
+        self.criterion = ELBOLoss(likelihood, beta=beta, estimator=estimator, prior=prior)
+        given = latent_shape is not None
+        self.latent_shape = _checks.sizes("vaefast.VAE", "latent_shape", latent_shape) if given else None
 
     @property
     def likelihood(self) -> Any:
@@ -77,26 +79,13 @@ class VAE(nn.Module):
         return getattr(self.criterion, "prior", None)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # nn.Module would keep a module under this name, and no loss would ever look at it.
-        if name in ("likelihood", "prior"):
-            raise AttributeError(
-                f"vaefast.VAE: {name} belongs to the criterion; give it to VAE, or set another criterion"
-            )
+        if name in ("likelihood", "prior"):  # nn.Module would keep a module of this name, which no loss looks at
+            raise AttributeError(f"vaefast.VAE: {name} belongs to the criterion; give it to VAE or to a new criterion")
         super().__setattr__(name, value)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(mu, logvar) of q(z|x), each (B, L)."""
-        encoded = self.encoder(x)
-        if not isinstance(encoded, Tensor):
-            if len(encoded) != 2:
-                raise ValueError(f"vaefast.VAE: an encoder must return (mu, logvar), got {len(encoded)} tensors")
-            mu, logvar = encoded
-        elif encoded.dim() < 2 or encoded.shape[1] % 2:
-            raise ValueError(
-                f"vaefast.VAE: an encoder's single output must split in two along dimension 1, got {tuple(encoded.shape)}"
-            )
-        else:
-            mu, logvar = encoded.chunk(2, 1)
+        mu, logvar = _checks.encoded("vaefast.VAE", self.encoder(x))
         self.latent_shape = tuple(mu.shape[1:])
         return mu, logvar
 
@@ -135,7 +124,7 @@ class VAE(nn.Module):
         mask: Tensor | None = ...,
         return_parts: Literal[True],
         generator: torch.Generator | None = ...,
-    ) -> tuple[Tensor, Parts]: ...
+    ) -> tuple[Tensor, functional.ELBO]: ...
 
     def loss(
         self,
@@ -146,7 +135,7 @@ class VAE(nn.Module):
         mask: Tensor | None = None,
         return_parts: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Tensor | tuple[Tensor, Parts]:
+    ) -> Tensor | tuple[Tensor, functional.ELBO]:
         """The mean over the batch of -log p(x|z) + beta * KL, a scalar in nats; see ELBOLoss for the arguments' errors.
 
         Args:
@@ -158,7 +147,7 @@ class VAE(nn.Module):
             return_parts: also return the parts, per sample.
 
         Returns:
-            The loss; or (loss, Parts(log_likelihood, kl, elbo)), elbo with beta as used, each of shape (B,).
+            The loss; or (loss, ELBO(elbo, log_likelihood, kl)), elbo with beta as used, each of shape (B,).
 
         Example:
             >>> from vaefast import schedules
@@ -169,16 +158,26 @@ class VAE(nn.Module):
         """
         recon_x, mu, logvar, z = self._decoded(x, generator)
         options = _given(z=z, beta=beta, weight=weight, mask=mask, return_parts=return_parts or None)
-        loss: Tensor | tuple[Tensor, Parts] = self.criterion(recon_x, x, mu, logvar, **options)
+        loss: Tensor | tuple[Tensor, functional.ELBO] = self.criterion(recon_x, x, mu, logvar, **options)
         return loss
 
     def elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> functional.ELBO:
-        """The true bound (beta = 1) and its parts per sample, each (B,), from one sample of z."""
+        """The true bound (beta = 1) and its parts per sample, each (B,), from one sample of z.
+
+        Raises:
+            ValueError: the likelihood has optimal_scale, which has seen x, so that there is no p(x|z) to bound.
+
+        Example:
+            >>> elbo = VAE(nn.Linear(6, 4), nn.Linear(2, 6)).elbo(torch.rand(3, 6))
+            >>> bool((elbo.elbo == elbo.log_likelihood - elbo.kl).all())
+            True
+        """
+        check_model("vaefast.VAE.elbo", self.likelihood)
         recon_x, mu, logvar, z = self._decoded(x, generator)
         if z is None:
             return functional.elbo(recon_x, x, mu, logvar, likelihood=self.likelihood)
-        _, parts = self.criterion(recon_x, x, mu, logvar, z=z, beta=1.0, return_parts=True)
-        return functional.ELBO(parts.elbo, parts.log_likelihood, parts.kl)
+        elbo: functional.ELBO = self.criterion(recon_x, x, mu, logvar, z=z, beta=1.0, return_parts=True)[1]
+        return elbo
 
     def _decoded(self, x: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor, Tensor, Tensor | None]:
         """(recon_x, mu, logvar, z); z is None where the criterion has the KL in closed form and asks for no sample."""
@@ -213,25 +212,23 @@ class VAE(nn.Module):
             >>> vae.sample(3).shape, vae.sample(3, draw=True).unique()
             (torch.Size([3, 6]), tensor([0., 1.]))
         """
-        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
-            raise ValueError(f"vaefast.VAE: n must be an int of at least 0, got {n!r}")
+        n = _checks.integer("vaefast.VAE.sample: n", n, 0)
         recon_x = self.decode(self._draw_z(n, generator))
-        x: Tensor = (
-            self.likelihood.sample(recon_x, **_given(generator=generator)) if draw else self.likelihood.mean(recon_x)
-        )
-        return x
+        if draw:
+            return self.likelihood.sample(recon_x, **_given(generator=generator))
+        return self.likelihood.mean(recon_x)
 
     def _draw_z(self, n: int, generator: torch.Generator | None) -> Tensor:
         """n samples of the prior."""
         if self.prior is not None:
-            z: Tensor = self.prior.sample(n, **_given(generator=generator))
-            return z
+            return self.prior.sample(n, **_given(generator=generator))
         if self.latent_shape is None:
             raise RuntimeError(
                 "vaefast.VAE.sample: the shape of z is unknown; give VAE its latent_shape, or encode something first"
             )
-        parameter = next(self.parameters())
-        zero = torch.zeros(n, *self.latent_shape, device=parameter.device, dtype=parameter.dtype)
+        # A model without parameters or buffers has no device of its own, and takes torch's defaults.
+        own = next(filter(Tensor.is_floating_point, chain(self.parameters(), self.buffers())), torch.empty(0))
+        zero = torch.zeros(n, *self.latent_shape, device=own.device, dtype=own.dtype)
         return functional.reparameterize(zero, zero, generator=generator)
 
     @overload
@@ -280,40 +277,54 @@ class VAE(nn.Module):
 
         Returns:
             nats, shape (B,); or (log p(x), effective sample size).
-        """
-        log_px, _, ess = self._bounds(x, num_samples, chunk_size, generator)
-        return (log_px, ess) if return_ess else log_px
 
-    def _bounds(
-        self, x: Tensor, num_samples: int, chunk_size: int, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(log p(x), ELBO, effective sample size) from the same importance samples, each (B,)."""
-        for argument, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"vaefast.VAE: {argument} must be a positive int, got {value!r}")
+        Example:
+            >>> vae, x = VAE(nn.Linear(6, 4), nn.Linear(2, 6)), torch.rand(3, 6).round()
+            >>> log_px, ess = vae.log_likelihood(x, num_samples=100, return_ess=True)
+            >>> log_px.shape, bool((ess > 1).all())
+            (torch.Size([3]), True)
+        """
+        bounds = self.bounds(x, num_samples, chunk_size=chunk_size, generator=generator)
+        return (bounds.log_px, bounds.ess) if return_ess else bounds.log_px
+
+    @torch.no_grad()
+    def bounds(
+        self, x: Tensor, num_samples: int = 5000, *, chunk_size: int = 50, generator: torch.Generator | None = None
+    ) -> Bounds:
+        """log p(x) and the ELBO from the same importance samples, as `log_likelihood` takes them.
+
+        With one sample the two are equal, and with any number the ELBO, the mean of the weights' logarithms, is at most
+        log p(x), the logarithm of their mean.
+
+        Args:
+            x, num_samples, chunk_size, generator: as for `log_likelihood`.
+
+        Returns:
+            Bounds(log_px, elbo, log_likelihood, kl, ess), each of shape (B,); elbo = log_likelihood - kl.
+
+        Example:
+            >>> bounds = VAE(nn.Linear(6, 4), nn.Linear(2, 6)).bounds(torch.rand(3, 6), num_samples=10)
+            >>> bool((bounds.elbo < bounds.log_px).all())
+            True
+        """
+        num_samples = _checks.integer("vaefast.VAE: num_samples", num_samples, 1)
+        chunk_size = _checks.integer("vaefast.VAE: chunk_size", chunk_size, 1)
         mu, logvar = self.encode(x)
-        total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
-        squares, elbo = total.clone(), torch.zeros_like(total)
-        for start in range(0, num_samples, chunk_size):
-            samples = min(chunk_size, num_samples - start)
+
+        def chunk(samples: int) -> tuple[Tensor, Tensor]:
             z = functional.reparameterize(mu, logvar, num_samples=samples, generator=generator)
             recon_x = self.decode_samples(z)
-            log_w = functional.log_weights(
-                recon_x, x, z, mu, logvar, likelihood=self.likelihood, prior=self.prior
-            ).double()
-            total = torch.logaddexp(total, log_w.logsumexp(0))
-            squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
-            elbo += log_w.sum(0)
-        dtype = torch.promote_types(mu.dtype, torch.float32)
-        ess = (2 * total - squares).exp()
-        return (total - math.log(num_samples)).to(dtype), (elbo / num_samples).to(dtype), ess.to(dtype)
+            return fit_and_ratio(recon_x, x, z, mu, logvar, likelihood=self.likelihood, prior=self.prior)
+
+        chunks = (chunk(min(chunk_size, num_samples - done)) for done in range(0, num_samples, chunk_size))
+        return _importance.bounds(chunks, functional.gaussian_kl(mu, logvar) if self.prior is None else None)
 
     def decode_samples(self, z: Tensor) -> Any:
         """The likelihood's parameters given z of shape (K, B, L), with K and B in front: what IWAELoss takes."""
         recon_x = self.decode(z.flatten(0, 1))
         if isinstance(recon_x, Tensor):
             return recon_x.unflatten(0, z.shape[:2])
-        # A parameter that all samples share has fewer dimensions, or one in front that broadcasts.
+        # A parameter that all samples share has fewer dimensions than the others, or 1 as its first: it is left as it is.
         first = recon_x[0]
         return tuple(
             t.unflatten(0, z.shape[:2]) if t.dim() == first.dim() and t.shape[0] == first.shape[0] else t
@@ -322,19 +333,23 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def posterior_gap(
-        self,
-        x: Tensor,
-        *,
-        num_samples: int = 5000,
-        chunk_size: int = 50,
-        generator: torch.Generator | None = None,
+        self, x: Tensor, *, num_samples: int = 5000, chunk_size: int = 50, generator: torch.Generator | None = None
     ) -> Tensor:
         """log p(x) - ELBO(x), shape (B,): an estimate of KL(q(z|x) || p(z|x)), by importance sampling.
 
-        Both terms come from the same samples, so the gap of an exact posterior is 0 and not noise.
+        Both terms come from the same samples: the gap of an exact posterior is 0 and not noise. So is the gap of a single
+        sample, and more of them raise it, in expectation, to its true value.
+
+        Args:
+            x, num_samples, chunk_size, generator: as for `log_likelihood`.
+
+        Example:
+            >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6))
+            >>> bool((vae.posterior_gap(torch.rand(3, 6).round(), num_samples=100) > 0).all())
+            True
         """
-        log_px, elbo, _ = self._bounds(x, num_samples, chunk_size, generator)
-        return log_px - elbo
+        bounds = self.bounds(x, num_samples, chunk_size=chunk_size, generator=generator)
+        return bounds.log_px - bounds.elbo
 
 
 def _given(**arguments: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Objective(nn.Module):
         return reparameterize(zero, zero)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        if len(x) == 0:  # fewer samples than processes: zero, with the zero gradients that the others wait for
+        if len(x) == 0:  # fewer samples than processes: a loss of 0, whose gradients of 0 the other processes wait for
             return sum((p.sum() * 0 for p in self.vae.parameters()), torch.zeros((), device=x.device))
         mu, logvar = self.vae.encode(x)
         if self.samples == 0:
@@ -85,17 +85,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def evaluate(vae: VAE, x: Tensor, num_samples: int, device: torch.device) -> dict[str, float]:
-    """Means over x: the ELBO, its parts, and log p(x), in nats per sample."""
+    """Means over x: the ELBO, its parts, and log p(x), in nats per sample, all from the same num_samples of each."""
     sums = dict.fromkeys(("elbo", "log_likelihood", "kl", "log_px"), 0.0)
-    with torch.no_grad():
-        for part in x.split(500):
-            batch = data.Dataset.floats(part).to(device)
-            # The mean over a few samples of z: one would leave visible noise in a small test set's ELBO.
-            for _ in range(10):
-                elbo = vae.elbo(batch)
-                for name, value in elbo._asdict().items():
-                    sums[name] += value.sum().item() / 10
-            sums["log_px"] += vae.log_likelihood(batch, num_samples).sum().item()
+    for part in x.split(500):
+        bounds = vae.bounds(data.Dataset.floats(part).to(device), num_samples)
+        for name in sums:
+            sums[name] += getattr(bounds, name).sum().item()
     return {f"test_{name}": total / len(x) for name, total in sums.items()}
 
 
@@ -116,7 +111,7 @@ def _discard(out: Path, was_there: bool) -> None:
     for name in ("config.json", "metrics.jsonl", "model.safetensors"):
         (out / name).unlink(missing_ok=True)
     if not was_there:
-        with suppress(OSError):  # not yet made, or somebody put something there
+        with suppress(OSError):  # the folder does not exist yet, or holds files of others
             out.rmdir()
 
 
@@ -153,7 +148,7 @@ def train(
             for whole in dataset.batches(config.batch_size, _seed(config, epoch)):
                 x = whole.tensor_split(world)[rank].to(device)
                 noise = objective.noise(len(whole), device).tensor_split(world, 1)[rank]
-                # The processes' gradients are averaged: this makes the average that of the whole batch's mean loss.
+                # The processes' gradients are averaged; this factor makes it the gradient of the whole batch's mean.
                 loss = step(x, noise) * (len(x) * world / len(whole))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -180,7 +175,7 @@ def train(
                 runs.finish_epoch(out, row, vae, optimizer)
                 watcher.finished(row)
         if world > 1:
-            dist.barrier()  # the first process evaluates alone; one that ended before it would end its connection
+            dist.barrier()  # only the first process evaluates; the others wait, since one that ends breaks its connection
     except BaseException:
         if rank == 0 and runs.saved_epochs(out) == 0:
             _discard(out, was_there)
