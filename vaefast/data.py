@@ -48,7 +48,7 @@ class Dataset:
 
     @property
     def samples(self) -> Tensor:
-        """Those to train on, or where all are held out, those."""
+        """The training samples, or the test samples of a data set that has no others."""
         return self.train if len(self.train) else self.test
 
     def check_counts(self) -> None:
@@ -113,7 +113,7 @@ def _load_path(path: Path) -> Tensor:
         array = _read_numpy(path) if path.suffix in (".npy", ".npz") else read_idx(path)
     except DataError:
         raise
-    except Exception as error:  # numpy, tokenize, zipfile, gzip and struct each have their own for damaged files
+    except Exception as error:  # numpy, tokenize, zipfile, gzip and struct raise errors of their own
         raise DataError(f"{path}: cannot be read as an array of numbers ({_first_line(error)})") from None
     return _to_samples(path, array)
 
@@ -143,7 +143,7 @@ def read_idx(path: Path) -> np.ndarray:
         shape = struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))
         dtype = np.dtype(_IDX_DTYPES[magic[2]])
         expected = math.prod(shape) * dtype.itemsize
-        content = bytearray()  # of what a .gz may grow to, no more than is wanted
+        content = bytearray()  # a small .gz may unpack to any size: stop after the expected one
         while len(content) <= expected and (piece := file.read(1 << 20)):
             content += piece
     if len(content) != expected:
@@ -165,7 +165,7 @@ def _read_image(path: Path, color: bool | None = None) -> np.ndarray:
             if color is None:
                 color = image.mode not in ("1", "L", "LA")
             return np.array(image.convert("RGB" if color else "L"))
-    except Exception as error:  # each of Pillow's formats has its own for damaged files
+    except Exception as error:  # each of Pillow's formats raises errors of its own
         raise DataError(f"{path}: cannot be read as an image ({_first_line(error)})") from None
 
 
@@ -189,7 +189,7 @@ def _to_samples(path: Path, array: np.ndarray) -> Tensor:
         raise DataError(f"{path}: holds {array.dtype}, expected numbers")
     if not 2 <= array.ndim <= 4:
         raise DataError(f"{path}: has shape {array.shape}, expected (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C)")
-    with np.errstate(over="ignore"):  # said when the data is looked at
+    with np.errstate(over="ignore"):  # `load` refuses the infinities that this makes
         kept = array if array.dtype == np.uint8 else array.astype(np.float32)
     x = torch.from_numpy(np.array(kept, order="C"))
     if x.dim() == 3:

@@ -25,7 +25,7 @@ class RunError(ValueError):
     """What is wrong with a run's folder or settings, in one sentence."""
 
 
-# What a damaged file of text raises
+# What reading a damaged text file can raise
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "likelihood": NAMES,
@@ -60,7 +60,7 @@ class Config:
             with torch.device("meta"):
                 tensors = self._make(sample_shape).state_dict().values()
             needed = sum(t.numel() * t.element_size() for t in tensors)
-        except (RuntimeError, OverflowError):  # beyond 64 bits
+        except (RuntimeError, OverflowError):  # sizes beyond 64 bits
             needed = 1 << 64
         if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
             raise RunError(f"a model of these sizes, of {needed / 1e9:,.0f} GB, is larger than the machine's memory")
@@ -148,7 +148,7 @@ def saved_epochs(run: Path) -> int:
 
 def load_checkpoint(run: Path, vae: VAE, optimizer: torch.optim.Optimizer) -> int:
     """Brings model and optimizer to the end of the run's last epoch, and says which that was."""
-    for p in vae.parameters():  # a step without a gradient fills in the optimizer's state
+    for p in vae.parameters():  # one step with zero gradients makes the optimizer create its state
         p.grad = torch.zeros_like(p)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -226,8 +226,7 @@ def load_config(run: Path) -> tuple[Config, tuple[int, ...]]:
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value := record[name], list) else value
             for name in Config.__dataclass_fields__
-            if name in record
-            or name in ("data", "likelihood", "model")  # settings newer than the run have their defaults
+            if name in record or name in ("data", "likelihood", "model")  # a setting newer than the run has its default
         }
         fields["sample_shape"] = tuple(record["sample_shape"])
         for name, value in fields.items():
