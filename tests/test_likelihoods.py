@@ -399,3 +399,79 @@ def test_negative_binomial_far_out():
     value.sum().backward()
     assert value.tolist() == [[-800.0, 0.0]]
     assert log_mean.grad.tolist() == [[-1.0, 0.0]]
+
+
+@pytest.mark.parametrize("likelihood", [
+    L.Gaussian(scale=0.5), L.Gaussian(learn_scale=True), L.Gaussian(optimal_scale=True), L.Laplace(scale=0.5),
+    L.Laplace(learn_scale=True),
+], ids=repr)  # fmt: skip
+def test_a_scale_beside_the_decoders_own(likelihood):
+    pair, x, z = (torch.zeros(2, 3), torch.zeros(2, 3)), torch.zeros(2, 3), torch.zeros(2, 1)
+    for call in (
+        lambda: likelihood.log_prob(pair, x),
+        lambda: likelihood.mean(pair),
+        lambda: likelihood.sample(pair),
+        lambda: vaefast.ELBOLoss(likelihood)(pair, x, z, z),
+    ):
+        with pytest.raises(
+            ValueError, match=r"recon_x must be the mean alone where \w+ is given, got a pair \(mean, log"
+        ):
+            call()
+
+
+def test_repr_shows_the_options():
+    for made, expected in (
+        (L.Bernoulli(), "Bernoulli()"),
+        (L.Bernoulli(probs=True), "Bernoulli(probs=True)"),
+        (L.Gaussian(scale=0.5, target_scale=0.25), "Gaussian(scale=0.5, target_scale=0.25)"),
+        (L.Gaussian(optimal_scale=True), "Gaussian(optimal_scale=True)"),
+        (L.Laplace(learn_scale=True), "Laplace(learn_scale=True)"),
+        (L.DiscretizedLogistic(17), "DiscretizedLogistic(levels=17)"),
+        (L.DiscretizedLogisticMixture(target_scale=0.5), "DiscretizedLogisticMixture(target_scale=0.5)"),
+        (L.Poisson(target_scale=2), "Poisson(target_scale=2.0)"),
+    ):
+        assert repr(made) == expected
+    loss = repr(vaefast.ELBOLoss(L.Bernoulli(probs=True), free_bits=0.5, free_bits_per="total"))
+    assert "free_bits=0.5, free_bits_per='total'" in loss and "Bernoulli(probs=True)" in loss
+    assert "free_bits" not in repr(vaefast.ELBOLoss())
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_mean_of_a_continuous_bernoulli(dtype):
+    """The series and the formula meet near 0.1; the formula's own error is that of 1 / l."""
+    logits = torch.tensor([1e-9, 1e-3, 0.02, 0.0999, 0.1001, 0.3, 2.0, 40.0], dtype=dtype)
+    logits = torch.cat([logits, -logits])
+    with mpmath.workdps(40):
+        exact = [float(1 / (1 - mpmath.exp(-mpmath.mpf(l))) - 1 / mpmath.mpf(l)) for l in logits.tolist()]
+    got = L.ContinuousBernoulli().mean(logits)
+    atol = 20 * torch.finfo(dtype).eps  # two roundings of 1 / 0.1
+    torch.testing.assert_close(got.double(), torch.tensor(exact, dtype=F64), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_mean_of_a_discretized_logistic(levels):
+    """The sum over the grid of x p(x), and its gradient; outside of [0, 1] and for scales of all sizes."""
+    grid = torch.arange(levels, dtype=F64) / (levels - 1)
+    parameters = [(0.5 + normal(3, 4)).requires_grad_(), normal(3, 4, scale=3.0).requires_grad_()]
+    likelihood = L.DiscretizedLogistic(levels)
+    wide = [t.expand(levels, 3, 4) for t in parameters]
+    x = grid[:, None, None]
+    expected = (likelihood.log_prob(wide, x.expand(levels, 3, 4), reduction="elementwise").exp() * x).sum(0)
+    got = likelihood.mean(parameters)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    ours, theirs = (torch.autograd.grad(v.sin().sum(), parameters) for v in (got, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+    mixture = L.DiscretizedLogisticMixture(levels)
+    logits = normal(3, 4)
+    of_two = mixture.mean([torch.stack([logits, -logits], 1), *(torch.stack([t, t], 1) for t in parameters)])
+    torch.testing.assert_close(of_two, got)
+    assert likelihood.mean([t.detach().bfloat16() for t in parameters]).dtype == torch.bfloat16
+
+
+def test_mean_of_a_discretized_logistic_keeps_little():
+    """A decoder's output and a few numbers, and not one tensor for each level."""
+    kept = []
+    parameters = [torch.rand(50, 40).requires_grad_() for _ in range(2)]
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        L.DiscretizedLogistic().mean(parameters)
+    assert sum(kept) < 8 * 2000, kept

@@ -318,6 +318,7 @@ def test_likelihood_means_and_samples():
     gaussian = likelihoods.Gaussian(scale=0.1)
     assert abs((gaussian.sample(logits) - logits).std() - 0.1) < 0.002
     pair = (logits, torch.full_like(logits, 2.0))
+    gaussian = likelihoods.Gaussian()
     assert abs((gaussian.sample(pair) - logits).std() - torch.e) < 0.05 and gaussian.mean(pair) is logits
 
 

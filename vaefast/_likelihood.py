@@ -22,11 +22,16 @@ class Likelihood(nn.Module):
     mixture = False  # whether the parameters have a dimension of their own after the batch
     support: tuple[float, float] | None = None  # of x after target_scale, where it is bounded
     integral = False  # whether x is made of whole numbers
+    defaults: dict[str, Any] = {"target_scale": 1.0}  # of the options, of which repr shows the others
 
     def __init__(self, target_scale: float = 1.0) -> None:
         super().__init__()
         self.name = f"vaefast.likelihoods.{type(self).__name__}"
         self.target_scale = float(_checks.number(self.name, "target_scale", target_scale))
+
+    def extra_repr(self) -> str:
+        values = {name: getattr(self, name, default) for name, default in self.defaults.items()}
+        return ", ".join(f"{name}={value!r}" for name, value in values.items() if value != self.defaults[name])
 
     def log_prob(
         self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"

@@ -48,6 +48,8 @@ class Bernoulli(FusedLikelihood):
         tensor([-1.3863])
     """
 
+    defaults = {"probs": False, **Likelihood.defaults}
+
     def __init__(self, probs: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
         self.probs = probs
@@ -65,9 +67,37 @@ class Bernoulli(FusedLikelihood):
         return torch.bernoulli(self.mean(recon_x), generator=generator)
 
 
-class Gaussian(FusedLikelihood):
-    """Real x with independent normal errors. A decoder that returns a pair (mean, logvar) is heteroscedastic and needs
-    none of the options.
+class Scaled(FusedLikelihood):
+    """A likelihood whose scale is the decoder's second output, or an option."""
+
+    second: str  # the name of that output
+    defaults = {"scale": 1.0, "learn_scale": False, "optimal_scale": False, **Likelihood.defaults}
+
+    def __init__(self, scale: float, learn_scale: bool, target_scale: float) -> None:
+        super().__init__(target_scale)
+        self.scale = _checks.positive(self.name, "scale", scale)
+        self.learn_scale = learn_scale
+
+    def split(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """(mean, the other parameter) of a decoder's output; None where it has none."""
+        if not isinstance(recon_x, (tuple, list)):
+            return recon_x, None
+        if len(recon_x) != 2:
+            raise ValueError(f"{self.name}: expected (mean, {self.second}), got {len(recon_x)} tensors")
+        for option in ("scale", "learn_scale", "optimal_scale"):
+            if getattr(self, option, self.defaults[option]) != self.defaults[option]:
+                raise ValueError(
+                    f"{self.name}: recon_x must be the mean alone where {option} is given, got a pair (mean, {self.second})"
+                )
+        return recon_x[0], recon_x[1]
+
+    def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        return self.split(recon_x)[0]
+
+
+class Gaussian(Scaled):
+    """Real x with independent normal errors. A decoder that returns a pair (mean, logvar) is heteroscedastic; options
+    of the scale beside it raise ValueError.
 
     Args:
         scale: the fixed standard deviation.
@@ -82,7 +112,7 @@ class Gaussian(FusedLikelihood):
         tensor([-2.2258])
     """
 
-    term = "gaussian"
+    term, second = "gaussian", "logvar"
 
     def __init__(
         self,
@@ -91,20 +121,19 @@ class Gaussian(FusedLikelihood):
         optimal_scale: bool = False,
         target_scale: float = 1.0,
     ) -> None:
-        super().__init__(target_scale)
-        scale = _checks.positive(self.name, "scale", scale)
+        super().__init__(scale, learn_scale, target_scale)
         if learn_scale and optimal_scale:
             raise ValueError(f"{self.name}: learn_scale and optimal_scale exclude each other")
         self.optimal_scale = optimal_scale
-        self.logvar: nn.Parameter | float = 2 * math.log(scale)
+        self.logvar: nn.Parameter | float = 2 * math.log(self.scale)
         if learn_scale:
             del self.logvar
-            self.logvar = nn.Parameter(torch.tensor(2 * math.log(scale)))
+            self.logvar = nn.Parameter(torch.tensor(2 * math.log(self.scale)))
 
     def operands(
         self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        mean, own = split_pair(self.name, "logvar", recon_x)
+        mean, own = self.split(recon_x)
         mean, x = _checks.prediction(self.name, "recon_x", mean, x)
         logvar: Tensor | float = self.logvar if own is None else own
         if own is None and self.optimal_scale:
@@ -118,20 +147,18 @@ class Gaussian(FusedLikelihood):
             logvar = variance.clamp(min=torch.finfo(torch.float32).tiny).log()  # finite for a perfect reconstruction
         return mean, x, _checks.parameter(self.name, "logvar", logvar, "recon_x", mean)
 
-    def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-        return split_pair(self.name, "logvar", recon_x)[0]
-
     def sample(self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Tensor:
-        mean, own = split_pair(self.name, "logvar", recon_x)
+        mean, own = self.split(recon_x)
         if own is None and self.optimal_scale:
             raise ValueError(f"{self.name}: the optimal scale is known beside data only; sample the mean")
         logvar = torch.as_tensor(self.logvar if own is None else own, dtype=mean.dtype, device=mean.device)
         return autograd.rsample((mean, logvar.expand(mean.shape)), generator=generator)[0]
 
 
-class Laplace(FusedLikelihood):
+class Laplace(Scaled):
     """Real x with independent Laplace errors: -log 2 - log_scale - |x - mean| exp(-log_scale), which an L1 loss stands for.
-    A decoder that returns a pair (mean, log_scale) decides the scale itself.
+    A decoder that returns a pair (mean, log_scale) decides the scale itself; options of the scale beside it raise
+    ValueError.
 
     Args:
         scale: the fixed scale, the mean absolute error.
@@ -143,29 +170,25 @@ class Laplace(FusedLikelihood):
         tensor([-1.6931])
     """
 
-    term = "laplace"
+    term, second = "laplace", "log_scale"
 
     def __init__(self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0) -> None:
-        super().__init__(target_scale)
-        scale = _checks.positive(self.name, "scale", scale)
-        self.log_scale: nn.Parameter | float = math.log(scale)
+        super().__init__(scale, learn_scale, target_scale)
+        self.log_scale: nn.Parameter | float = math.log(self.scale)
         if learn_scale:
             del self.log_scale
-            self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+            self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale)))
 
     def operands(
         self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        mean, own = split_pair(self.name, "log_scale", recon_x)
+        mean, own = self.split(recon_x)
         mean, x = _checks.prediction(self.name, "recon_x", mean, x)
         log_scale: Tensor | float = self.log_scale if own is None else own
         return mean, x, _checks.parameter(self.name, "log_scale", log_scale, "recon_x", mean)
 
-    def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-        return split_pair(self.name, "log_scale", recon_x)[0]
-
     def sample(self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Tensor:
-        mean, own = split_pair(self.name, "log_scale", recon_x)
+        mean, own = self.split(recon_x)
         u = torch.rand(mean.shape, generator=generator, device=mean.device, dtype=torch.float64) - 0.5
         scale = torch.as_tensor(self.log_scale if own is None else own, device=mean.device).exp()
         return (mean - scale * u.sign() * torch.log1p(-2 * u.abs())).to(mean.dtype)
@@ -194,7 +217,8 @@ class ContinuousBernoulli(FusedLikelihood):
         logits = recon_x.to(torch.promote_types(recon_x.dtype, torch.float32))
         near = logits.abs() < 0.1
         far = torch.where(near, 1.0, logits)
-        series = 0.5 + logits / 12 - logits**3 / 720
+        square = logits.square()
+        series = 0.5 + logits * (1 / 12 - square * (1 / 720 - square * (1 / 30240 - square / 1209600)))
         return torch.where(near, series, -1 / torch.expm1(-far) - 1 / far).to(recon_x.dtype)
 
     def sample(self, recon_x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -205,12 +229,3 @@ class ContinuousBernoulli(FusedLikelihood):
         x = 1 + torch.log1p((1 - u) * torch.expm1(-size)) / size  # of the positive logit
         x = torch.where(logits < 0, 1 - x, x)
         return torch.where(logits == 0, u, x).clamp(0, 1).to(recon_x.dtype)
-
-
-def split_pair(name: str, second: str, recon_x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
-    """(mean, the other parameter) of a decoder's output; None where it has none."""
-    if not isinstance(recon_x, (tuple, list)):
-        return recon_x, None
-    if len(recon_x) != 2:
-        raise ValueError(f"{name}: expected (mean, {second}), got {len(recon_x)} tensors")
-    return recon_x[0], recon_x[1]
