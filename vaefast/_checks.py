@@ -140,13 +140,13 @@ def beta(function: str, value: object, other_name: str = "", other: Tensor | Non
     tensor(function, "beta", value)
     if value.dim() != 0:
         raise ValueError(f"{function}: beta must be a number or a 0-dimensional tensor, got shape {tuple(value.shape)}")
-    if other is not None and value.device.type != "cpu":  # torch takes numbers from the CPU anywhere
+    if other is not None and value.device.type != "cpu":  # a 0-dimensional CPU tensor works with tensors of any device
         same_device(function, "beta", value, other_name, other)
     return value
 
 
 def sample(function: str, z: object) -> None:
-    """A sample of q(z|x), whose gradient is its loss's."""
+    """A sample of q(z|x) that no loss with gradient="dreg" has taken: such a loss changes the gradient that z receives."""
     tensor(function, "z", z)
     if getattr(z, "_vaefast_dreg", False) and torch.is_grad_enabled():
         raise ValueError(f"{function}: z belongs to a gradient='dreg' loss, which weights its gradient; sample it anew")

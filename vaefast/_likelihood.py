@@ -22,7 +22,7 @@ class Likelihood(nn.Module):
     mixture = False  # whether the parameters have a dimension of their own after the batch
     support: tuple[float, float] | None = None  # of x after target_scale, where it is bounded
     integral = False  # whether x is made of whole numbers
-    defaults: dict[str, Any] = {"target_scale": 1.0}  # of the options, of which repr shows the others
+    defaults: dict[str, Any] = {"target_scale": 1.0}  # of the options; repr shows those with another value
 
     def __init__(self, target_scale: float = 1.0) -> None:
         super().__init__()

@@ -120,15 +120,15 @@ def _stirling(y: Tensor) -> Tensor:
 
 
 def _negative_binomial(log_mean: Tensor, log_count: Tensor, x: Tensor) -> Tensor:
-    log_count = log_count.clamp(-300, 300)  # where r and 1 / r are finite, and the law is its limit
+    log_count = log_count.clamp(-300, 300)  # there r and 1 / r are finite, and the distribution is already its limit
     large = log_count > 5
     # log Gamma(x + r) - log Gamma(r) and what follows it, as they stand
     some = torch.where(large, 0.0, log_count)
     r, logits = some.exp(), log_mean - some
     successes = torch.where(x == 0, 0.0, x * F.logsigmoid(logits))
     plain = torch.lgamma(x + r) - torch.lgamma(r) + r * F.logsigmoid(-logits) + successes
-    # For large r these are large numbers with a small sum: by Stirling's formula x log r cancels on paper. In the limit it
-    # is Poisson's x log m - m.
+    # For large r these are large numbers with a small sum. With Stirling's formula for log Gamma the large part, x log r,
+    # cancels in the formula and is never computed. The limit is Poisson's x log m - m.
     many = torch.where(large, log_count, 10.0)
     r, mean_by_r = many.exp(), (torch.where(large, log_mean, 0.0) - many).exp()
     gamma = (r + x - 0.5) * torch.log1p(x / r) - x + (_stirling(r + x) - _stirling(r))
@@ -257,7 +257,7 @@ class DiscretizedLogistic(CompositeLikelihood):
 
         total = torch.zeros_like(center)
         edges = (torch.arange(1, self.levels, dtype=wide, device=mean.device) - 0.5) / (self.levels - 1)
-        for some in edges.split(16):  # at once, or kept for the backward pass, they would need 256 times the memory
+        for some in edges.split(16):  # all at once, or kept for the backward pass, would take 256 times the memory
             of_these = functools.partial(mass_above, some, center, precision)
             total = total + (of_these() if transformed() else checkpoint(of_these, use_reentrant=False))
         return (total / (self.levels - 1)).to(mean.dtype)
@@ -315,7 +315,7 @@ class Categorical(CompositeLikelihood):
         known = (x >= 0) & (x < logits.shape[-1]) & (x == x.floor())
         if x.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed() and not known.all():
             raise ValueError(f"{self.name}: x must hold labels, whole numbers from 0 to {logits.shape[-1] - 1}")
-        labels = torch.where(known, x, 0).long()  # elsewhere a look at the numbers would wait for the device
+        labels = torch.where(known, x, 0).long()  # on a GPU looking at the values would wait for it
         return torch.where(known, logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0], math.nan)
 
     def mean(self, recon_x: Any) -> Tensor:

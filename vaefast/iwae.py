@@ -27,6 +27,10 @@ class IWAELoss(nn.Module):
             K > 1; "dreg": doubly reparameterized, unbiased, and better the larger K is (Tucker et al. 2019).
         reduction: "mean" over the batch, "sum" or "none".
 
+    Raises:
+        TypeError: likelihood is neither a name nor an object with log_prob, or alpha is no number.
+        ValueError: an option is unknown or not finite.
+
     Example:
         >>> encoder, decoder = nn.Linear(6, 4), nn.Linear(2, 6)
         >>> x = torch.rand(8, 6).round()
@@ -78,6 +82,12 @@ class IWAELoss(nn.Module):
             prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
             prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, instead.
             mask: bool, broadcastable to x; elements that are False are missing.
+
+        Raises:
+            TypeError: an argument is not a tensor, or of a dtype that is not computed with, or prior has no log_prob.
+            ValueError: shapes do not fit together, the likelihood has optimal_scale, or, with "dreg", recon_x was not
+                computed from this very z, or z already belongs to another loss with "dreg".
+            NotImplementedError: "dreg" under torch.func or forward-mode AD.
         """
         _checks.latent("vaefast.IWAELoss", mu, logvar)
         if self.gradient != "standard":
@@ -91,8 +101,9 @@ class IWAELoss(nn.Module):
                 "forward-mode AD; 'standard' and 'stl' do"
             )
         if self.gradient == "dreg" and z.requires_grad and torch.is_grad_enabled():
-            # The bound's gradient reaches log w_k times its normalized weight v_k. The score function's part of it,
-            # reparameterized once more, leaves (alpha + (1 - alpha) v_k) v_k of the path through z_k.
+            # The gradient of the bound with respect to log w_k is the normalized weight v_k. The score function's part,
+            # reparameterized a second time, changes the weight of the path through z_k from v_k to
+            # (alpha + (1 - alpha) v_k) v_k (Tucker et al. 2019), so z's gradient has the factor alpha + (1 - alpha) v_k.
             v = ((1 - self.alpha) * log_w.detach()).softmax(0)
             factor = (self.alpha + (1 - self.alpha) * v).reshape(*v.shape, *(1,) * (z.dim() - 2))
             log_w = _weight_gradient(log_w, fit, z, factor, torch.compiler.is_compiling())
@@ -112,8 +123,8 @@ def _weight_gradient(log_w: Tensor, fit: Tensor, z: Tensor, factor: Tensor, comp
     torch.compile puts the call into its graph as it is, and runs it when it traces the backward pass. The autograd graph
     of that moment begins at the inputs of what is compiled, so a z and a recon_x from outside are refused, too."""
     if compiling and (isinstance(z, FakeTensor) or not z.requires_grad):
-        return log_w  # a first look at the shapes, or no backward pass after all
-    _checks.sample("vaefast.IWAELoss", z)  # here a second loss of the same graph is seen, too
+        return log_w  # torch.compile infers the shapes only, or compiles no backward pass
+    _checks.sample("vaefast.IWAELoss", z)  # under torch.compile the mark set below is not visible before this point
     if not _leads_to(fit, z):
         raise ValueError(
             "vaefast.IWAELoss: with gradient='dreg', recon_x must be computed from the very tensor given as z, got one "

@@ -38,8 +38,12 @@ class ELBOLoss(nn.Module):
         inplace: write the gradient over the decoder's output where that is possible, which saves a tensor of its size.
             The output is then spent: it holds its gradient, so take metrics before, and using it afterwards in a backward
             pass raises torch's version error.
-        validate: look at the values: ValueError for NaN or infinite inputs and for Bernoulli targets outside [0, 1].
+        validate: look at the values of every call, which on CUDA waits for the device.
         target_scale: what x is multiplied by; 1 / 255 reads uint8 images as they are. For likelihoods given by name.
+
+    Raises:
+        TypeError: an argument is of the wrong type, for instance a prior without log_prob.
+        ValueError: an option is unknown or out of its range, or two of them exclude each other.
 
     Example:
         >>> criterion = ELBOLoss(likelihood="bernoulli")
@@ -114,8 +118,14 @@ class ELBOLoss(nn.Module):
 
         Returns:
             The loss, a scalar or of shape (B,); or (loss, ELBO(elbo, log_likelihood, kl)), elbo with beta as used.
+
+        Raises:
+            TypeError: an argument is not a tensor, or of a dtype that is not computed with.
+            ValueError: shapes or devices do not fit together, z is missing or not expected, or, with validate=True, an
+                argument holds NaN or infinite values, or x has values that the likelihood gives no probability.
+            NotImplementedError: a tensor is sparse, nested or quantized.
         """
-        # nn.Module's own lookup costs as much as a small kernel.
+        # self.likelihood goes through nn.Module.__getattr__, which takes as long as a small kernel.
         likelihood: Any = self._modules.get("likelihood") or self.likelihood
         if (
             (beta is weight is mask is prior_mu is prior_logvar is None)
@@ -124,8 +134,8 @@ class ELBOLoss(nn.Module):
             and (z is None and self.estimator == "analytic")
             and (isinstance(self.beta, (int, float)) and 0 <= self.beta < math.inf)
         ):
-            # Twenty small checks in Python cost as much as a small batch, so the everyday call is checked and run in
-            # one step; None where anything about the tensors is unusual.
+            # The checks below take as long as the kernel on a small batch. So the usual call is checked and run in one
+            # step in C++, which returns None if anything about the tensors is unusual.
             loss = autograd.plain_elbo_loss(
                 likelihood.term, recon_x, x, mu, logvar, self.beta, self.reduction, likelihood.target_scale
             )
@@ -162,7 +172,7 @@ class ELBOLoss(nn.Module):
         in_one_sweep = fused and self.free_bits is None and self.reduction != "none" and z is None
         if not in_one_sweep:
             fit = likelihood.log_prob(recon_x, x, mask=mask)
-        if self.validate:  # last, so that it changes no other error
+        if self.validate:  # after the other checks, so that their errors stay the same
             named = zip(("mu", "logvar", "prior_mu", "prior_logvar"), latent, strict=False)
             self._check_values(recon_x, x, mask, {**dict(named), "z": z, "beta": beta, "weight": weight})
 

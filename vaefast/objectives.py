@@ -163,7 +163,8 @@ def renyi_bound(log_w: Tensor, alpha: float) -> Tensor:
     bound = ((c * log_w).logsumexp(0) - math.log(log_w.shape[0])) / c
     if abs(c) > 0.01:
         return bound
-    # Near alpha = 1 that is a small difference divided by a small number; about the mean nothing of it is lost.
+    # Near alpha = 1 this is a small difference divided by a small number, and loses digits. The same formula for the
+    # distances from the mean does not.
     center = mean.detach()
     scaled = c * (log_w - center)
     small = (scaled.abs() < 1).all(0)

@@ -23,6 +23,10 @@ class VampPrior(nn.Module):
             dimension 1.
         pseudo_inputs: where the u_c start, shape (C, D), for instance C training samples: a parameter from now on.
 
+    Raises:
+        TypeError: encoder cannot be called, or pseudo_inputs is no floating-point tensor.
+        ValueError: pseudo_inputs has no samples, or fewer than two dimensions.
+
     Example:
         >>> prior = VampPrior(nn.Linear(6, 4), torch.rand(10, 6))
         >>> prior.log_prob(torch.zeros(3, 2)).shape, prior.sample(5).shape
@@ -36,17 +40,26 @@ class VampPrior(nn.Module):
             raise ValueError(f"{_NAME}: pseudo_inputs must have shape (C, D), got {tuple(pseudo_inputs.shape)}")
         if not callable(encoder):
             raise TypeError(f"{_NAME}: encoder must be a module or a function, got {type(encoder).__name__}")
-        self._encoder = (encoder,)  # the model's, and so not a part of this module's state
+        self._encoder = (encoder,)  # in a tuple, so that the model's encoder is not registered here, too
         self.pseudo_inputs = nn.Parameter(pseudo_inputs.detach().clone())
 
     def components(self) -> tuple[Tensor, Tensor]:
-        """(mu, logvar) of the mixture's Gaussians, each (C, L)."""
+        """(mu, logvar) of the mixture's Gaussians, each (C, L).
+
+        Raises:
+            TypeError, ValueError: the encoder does not return (mu, logvar), or one tensor that splits in two.
+        """
         mu, logvar = _checks.encoded(_NAME, self._encoder[0](self.pseudo_inputs))
         _checks.latent(_NAME, mu, logvar)
         return mu, logvar
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) in nats, shape (B,), for z of shape (B, L)."""
+        """log p(z) in nats, shape (B,), for z of shape (B, L).
+
+        Raises:
+            TypeError: z is no floating-point tensor.
+            ValueError: z has another shape than (B, L), L being that of the encoder.
+        """
         _checks.tensor(f"{_NAME}.log_prob", "z", z)
         mu, logvar = self.components()
         if z.dim() != mu.dim() or z.shape[1:] != mu.shape[1:]:
@@ -58,7 +71,12 @@ class VampPrior(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n draws of z, shape (n, L)."""
+        """n draws of z, shape (n, L).
+
+        Raises:
+            TypeError: n is not an int, or generator is not a torch.Generator.
+            ValueError: n is negative, or generator is of another device.
+        """
         _checks.integer(f"{_NAME}.sample: n", n, 0)
         mu, logvar = self.components()
         _checks.generator(f"{_NAME}.sample", generator, mu.device)

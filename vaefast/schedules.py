@@ -20,13 +20,14 @@ def _check(function: str, step: float, start: float, stop: float, **lengths: flo
     _checks.number(function, "start", start)
     _checks.number(function, "stop", stop)
     for name, value in lengths.items():
-        _checks.number(function, name, value, minimum=0.0)
-        if value == 0:
-            raise ValueError(f"{function}: {name} must be positive, got {value}")
+        _checks.positive(function, name, value)
 
 
 def linear(step: float, warmup: float, *, start: float = 0.0, stop: float = 1.0) -> Tensor:
     """From `start` at step 0 to `stop` at step `warmup`, and `stop` from there on (Bowman et al. 2016).
+
+    Raises:
+        TypeError, ValueError: step is no number of at least 0, or warmup no positive one.
 
     Example:
         >>> linear(25, 100), linear(1000, 100)
@@ -38,6 +39,9 @@ def linear(step: float, warmup: float, *, start: float = 0.0, stop: float = 1.0)
 
 def cyclical(step: float, period: float, *, ramp: float = 0.5, start: float = 0.0, stop: float = 1.0) -> Tensor:
     """Every `period` steps anew: linearly from `start` to `stop` in the first `ramp` of it, then `stop` (Fu et al. 2019).
+
+    Raises:
+        TypeError, ValueError: step is no number of at least 0, period no positive one, or ramp not in (0, 1].
 
     Example:
         >>> cyclical(25, 100), cyclical(75, 100), cyclical(125, 100)
@@ -55,7 +59,10 @@ def sigmoid(
     """start + (stop - start) / (1 + exp(-(step - midpoint) / width)), half way at `midpoint` (Bowman et al. 2016).
 
     Args:
-        width: steps in which the odds grow by e; a tenth of midpoint if None.
+        width: steps in which the odds grow by a factor of e; a tenth of midpoint if None.
+
+    Raises:
+        TypeError, ValueError: step is no number of at least 0, or midpoint or width no positive one.
 
     Example:
         >>> sigmoid(100, 100), sigmoid(1000, 100)
