@@ -165,8 +165,8 @@ struct Laplace {
   }
   template <class T>
   VAEFAST_HD static T evaluate(T mean, T x, T log_scale, T precision, T* d) {
-    const T distance = math::abs(x - mean);
-    const T error = distance == T(0) ? T(0) : distance * precision;  // none also where the scale is 0
+    const T distance = math::abs(x - mean), bounded = precision == T(INFINITY) ? T(0) : precision;
+    const T error = distance * (distance == T(0) ? bounded : precision);  // none also where the scale is 0
     d[0] = x > mean ? precision : x < mean ? -precision : x - mean;  // 0, or NaN
     d[1] = -d[0];
     d[2] = error - T(1);

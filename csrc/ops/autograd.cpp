@@ -3,7 +3,6 @@
 // create_graph, batched gradients) goes to vaefast::elbo_vjp and rsample_vjp, which are written in Python
 // (vaefast/autograd.py).
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -83,7 +82,7 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     data["numbers"] = c10::IValue(std::vector<double>{beta, target_scale});
     data["counts"] =
         c10::IValue(std::vector<int64_t>{int64_t(operands.size()), int64_t(latent.size()), batch_dims, gradients});
-    data["spent"] = half;
+    data["has_gradients"] = !half;
     return loss;
   }
 
@@ -96,8 +95,7 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     const variable_list saved = ctx->get_saved_variables();
     const at::TensorList operands = at::TensorList(saved).slice(3, inputs);
     Tensors grads(saved.begin() + 3 + inputs, saved.end());
-    auto spent = ctx->saved_data["spent"];
-    if (at::GradMode::is_enabled() || is_batched(grad) || spent.toBool()) {
+    if (at::GradMode::is_enabled() || is_batched(grad) || !ctx->saved_data["has_gradients"].toBool()) {
       static const auto vjp = find<ElboVjp>("vaefast::elbo_vjp");
       const auto numbers = ctx->saved_data["numbers"].toDoubleVector();
       grads = vjp.call(ctx->saved_data["likelihood"].toStringRef(), operands.slice(0, arity), operands.slice(arity),
@@ -105,7 +103,7 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
                        ctx->saved_data["reduction"].toStringRef(), counts[2], numbers[1], gradients, grad);
     } else {
       static const auto scale = find<Scale>("vaefast::scale_");
-      ctx->saved_data["spent"] = true;  // the buffers are given away
+      ctx->saved_data["has_gradients"] = false;  // they are given away
       scale.call(grads, grad);
     }
     auto next = grads.begin();
