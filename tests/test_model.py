@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -470,3 +471,8 @@ def test_a_model_without_parameters_samples():
     vae = vaefast.VAE(nn.Flatten(), nn.Identity(), latent_shape=(2,))
     assert vae.sample(3).shape == (3, 2)
     assert vae.double().sample(3).dtype is torch.float32  # it has no dtype: torch's default
+
+
+def test_numpy_integers_are_integers():
+    vae = vaefast.mlp_vae((np.int64(4),), np.int64(2), hidden_dims=(np.int32(8),))
+    assert vae.sample(np.int64(3)).shape == (3, 4)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -105,12 +105,12 @@ def number(function: str, name: str, value: object, *, minimum: float = -math.in
 
 
 def integer(name: str, value: object, minimum: int) -> int:
-    """An int of at least `minimum`; `name` is that of the function and the argument, "vaefast.VAE.sample: n"."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    """An int of at least `minimum`, numpy's too; `name` is of function and argument, "vaefast.VAE.sample: n"."""
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)):
         raise TypeError(f"{name} must be an int, got {_type_name(value)}")
     if value < minimum:
         raise ValueError(f"{name} must be an int of at least {minimum}, got {value}")
-    return value
+    return value if isinstance(value, int) else int(value)
 
 
 def sizes(function: str, name: str, value: object, *, empty: bool = True) -> tuple[int, ...]:
@@ -119,11 +119,10 @@ def sizes(function: str, name: str, value: object, *, empty: bool = True) -> tup
         raise TypeError(f"{function}: {name} must be a sequence of ints, got {_type_name(value)}")
     if len(value) == 0 and not empty:
         raise ValueError(f"{function}: {name} must hold at least one int, got {value!r}")
-    for size in value:
-        integer(f"{function}: each of {name}", size, 1)
-        if size > 2**20:
-            raise ValueError(f"{function}: each of {name} must be an int of at most 2^20, got {size}")
-    return tuple(value)
+    whole = tuple(integer(f"{function}: each of {name}", size, 1) for size in value)
+    if max(whole, default=0) > 2**20:
+        raise ValueError(f"{function}: each of {name} must be an int of at most 2^20, got {max(whole)}")
+    return whole
 
 
 def positive(function: str, name: str, value: object) -> float:
