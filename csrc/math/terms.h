@@ -165,7 +165,7 @@ struct Laplace {
   }
   template <class T>
   VAEFAST_HD static T evaluate(T mean, T x, T log_scale, T precision, T* d) {
-    const T distance = math::abs(x - mean), bounded = precision == T(INFINITY) ? T(0) : precision;
+    const T distance = math::abs(x - mean), bounded = precision < T(INFINITY) ? precision : T(0);
     const T error = distance * (distance == T(0) ? bounded : precision);  // none also where the scale is 0
     d[0] = x > mean ? precision : x < mean ? -precision : x - mean;  // 0, or NaN
     d[1] = -d[0];
