@@ -8,8 +8,8 @@
 //             it for a whole tile first: two short loops keep more elements in flight than one whose chain of dependent
 //             operations is long. Where those operands are one number each, it is made once for the tile
 //   evaluate  the term of one element, in nats, and in d its derivative by every operand
-// Formulas are chosen to keep their digits where the textbook form loses them; README.md, "Error bounds", has the
-// measured errors. Where no gradient is asked for, the compiler drops what only d needs.
+// Formulas are chosen to keep their digits where the textbook form loses them; docs/accuracy.md has the measured
+// errors. Where no gradient is asked for, the compiler drops what only d needs.
 #pragma once
 
 #include <type_traits>
@@ -167,7 +167,7 @@ struct Laplace {
   VAEFAST_HD static T evaluate(T mean, T x, T log_scale, T precision, T* d) {
     const T distance = math::abs(x - mean), bounded = precision < T(INFINITY) ? precision : T(0);
     const T error = distance * (distance == T(0) ? bounded : precision);  // none also where the scale is 0
-    d[0] = x > mean ? precision : x < mean ? -precision : x - mean;  // 0, or NaN
+    d[0] = x > mean ? precision : x < mean ? -precision : x - mean;       // 0, or NaN
     d[1] = -d[0];
     d[2] = error - T(1);
     return -(T(0.693147180559945309) + log_scale + error);
