@@ -182,6 +182,9 @@ def train(
         raise
     finally:
         if world > 1:
+            # The wrapper must not be the last to hold the group: it frees it while it has Python's lock, for which a
+            # thread of the group that the end of it waits for may be waiting.
+            del step
             dist.destroy_process_group()
     if rank == 0:
         draw(vae, dataset, metrics, out, device)
