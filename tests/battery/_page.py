@@ -27,13 +27,14 @@ ABOUT = {
 
 
 def merged(files: list[Path]) -> dict[str, Any]:
-    """Results of one machine and its versions; each group has its day and commit."""
+    """Results of one machine and its versions, later ones over earlier ones; the committed file may come first. Each group
+    has its day and commit."""
     loaded = [json.loads(file.read_text()) for file in files]
     machines = [{k: v for k, v in each["stamp"].items() if k not in OWN} for each in loaded]
-    if any(machine != machines[0] for machine in machines) or any(each["quick"] for each in loaded):
+    if any(machine != machines[0] for machine in machines) or any(each.get("quick") for each in loaded):
         raise SystemExit("the files are of several machines or versions, or of quick runs")
     groups = {
-        name: {**{key: each["stamp"][key] for key in OWN}, **group}
+        name: {**{key: each["stamp"][key] for key in OWN if key in each["stamp"]}, **group}
         for each in loaded
         for name, group in each["groups"].items()
     }

@@ -90,8 +90,8 @@ def failing(tests: Iterable[str], tree: Path) -> list[str]:
 
 
 def killed(mutant: Mutant, tree: Path) -> bool:
-    """Whether a test fails, which is pytest's exit code 1; a defect that does not compile, or keeps pytest from running, is a
-    mistake of this file."""
+    """Whether a test fails, which is pytest's exit code 1, or the defect crashes the process, which is a negative one; a defect
+    that does not compile, or keeps pytest from running, is a mistake of this file."""
     file = tree / mutant.file
     right = file.read_text()
     file.write_text(right.replace(mutant.right, mutant.wrong))
@@ -101,7 +101,7 @@ def killed(mutant: Mutant, tree: Path) -> bool:
             build(tree)
         code = pytest(mutant.tests, tree)
         print(f"{mutant.name}: pytest's exit code is {code}", file=sys.stderr)
-        return code == 1
+        return code == 1 or code < 0
     finally:
         file.write_text(right)
         if native:
