@@ -23,12 +23,6 @@ namespace avx2 {
 constexpr int kLanes = 4;
 typedef uint64_t Lanes __attribute__((vector_size(32)));
 inline Lanes multiply_low(Lanes a, Lanes b) { return Lanes(_mm256_mul_epu32(__m256i(a), __m256i(b))); }
-inline void interleave(Lanes a, Lanes b, Lanes (&ordered)[2]) {
-  const __m256i even = _mm256_unpacklo_epi64(__m256i(a), __m256i(b)),
-                odd = _mm256_unpackhi_epi64(__m256i(a), __m256i(b));
-  ordered[0] = Lanes(_mm256_permute2x128_si256(even, odd, 0x20));
-  ordered[1] = Lanes(_mm256_permute2x128_si256(even, odd, 0x31));
-}
 #include "loops.inl"
 }  // namespace avx2
 

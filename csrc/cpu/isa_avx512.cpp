@@ -25,11 +25,6 @@ constexpr int kLanes = 8;
 typedef uint64_t Lanes __attribute__((vector_size(64)));
 // The plain intrinsic names an undefined register, of which GCC 12 warns.
 inline Lanes multiply_low(Lanes a, Lanes b) { return Lanes(_mm512_maskz_mul_epu32(0xff, __m512i(a), __m512i(b))); }
-inline void interleave(Lanes a, Lanes b, Lanes (&ordered)[2]) {
-  constexpr Lanes low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
-  ordered[0] = Lanes(_mm512_permutex2var_epi64(__m512i(a), __m512i(low), __m512i(b)));
-  ordered[1] = Lanes(_mm512_permutex2var_epi64(__m512i(a), __m512i(high), __m512i(b)));
-}
 #include "loops.inl"
 }  // namespace avx512
 

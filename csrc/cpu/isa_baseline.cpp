@@ -21,10 +21,6 @@ inline Lanes multiply_low(Lanes a, Lanes b) {
   return (a & 0xffffffffu) * (b & 0xffffffffu);
 #endif
 }
-inline void interleave(Lanes a, Lanes b, Lanes (&ordered)[2]) {
-  ordered[0] = Lanes{a[0], b[0]};
-  ordered[1] = Lanes{a[1], b[1]};
-}
 #include "loops.inl"
 }  // namespace baseline
 

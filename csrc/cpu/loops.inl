@@ -117,8 +117,8 @@ void adjoint(const T* grad_z, const T* s, const float* eps, int64_t n, T* grad_m
 }
 
 // math::philox for many blocks at once, one in each 64-bit lane, its words in the lanes' lower halves. The compiler
-// makes no such multiplications of plain loops, so these are of vectors: Lanes, of kLanes 64-bit lanes, and what is
-// done with them come with the instruction set.
+// makes no such multiplications of plain loops, so these are of vectors: Lanes, of kLanes 64-bit lanes, and their
+// multiplication come with the instruction set.
 struct Counters {
   Lanes w[4];
 
@@ -145,25 +145,26 @@ void normals(uint64_t seed, uint64_t offset, uint64_t first_block, int64_t block
   constexpr int64_t most = 64;
   for (int64_t done = 0; done < blocks; done += most) {
     alignas(64) Counters counters[most / kLanes];
-    alignas(64) uint32_t words[4 * most];
+    alignas(64) uint32_t radii[2 * most], angles[2 * most];  // of pairs of normals
     const int64_t n = blocks - done < most ? (blocks - done + 15) / 16 * 16 : most;
     Lanes lane;
     for (int i = 0; i < kLanes; ++i) lane[i] = i;
     for (int64_t b = 0; b < n; b += kLanes) {
       const Lanes block = lane + (first_block + uint64_t(done + b)), second = Lanes{} + offset;
-      counters[b / kLanes] = {{block, block >> 32, second, second >> 32}};
-      counters[b / kLanes].template rounds<0, 5>(seed);
+      Counters c = {{block, block >> 32, second, second >> 32}};
+      c.template rounds<0, 5>(seed);
+      counters[b / kLanes] = c;
     }
     for (int64_t b = 0; b < n; b += kLanes) {
-      Counters& c = counters[b / kLanes];
+      Counters c = counters[b / kLanes];
       c.template rounds<5, 10>(seed);
-      Lanes ordered[2];
-      interleave((c.w[0] & 0xffffffffu) | c.w[1] << 32, (c.w[2] & 0xffffffffu) | c.w[3] << 32, ordered);
-      memcpy(words + 4 * b, ordered, sizeof ordered);
+      const Lanes radius = (c.w[0] & 0xffffffffu) | c.w[2] << 32, angle = (c.w[1] & 0xffffffffu) | c.w[3] << 32;
+      memcpy(radii + 2 * b, &radius, sizeof radius);
+      memcpy(angles + 2 * b, &angle, sizeof angle);
     }
     float* out = z + 4 * done;
 #pragma GCC ivdep
-    for (int64_t i = 0; i < 4 * n; i += 2) math::box_muller(words[i], words[i + 1], out[i], out[i + 1]);
+    for (int64_t i = 0; i < 2 * n; ++i) math::box_muller(radii[i], angles[i], out[2 * i], out[2 * i + 1]);
   }
 }
 

@@ -2,7 +2,7 @@
 // order. Threads are the caller's (ops/cpu.cpp).
 #include <algorithm>
 
-#include "tiles.h"
+#include "runner.h"
 
 namespace vaefast::cpu {
 namespace {

@@ -1,5 +1,5 @@
-// A tile of a sweep: where it lies, and what is done with it. Operands are brought into L1 in the compute type where
-// they are not there already, the loops of an instruction set run over them, and the outputs are written back.
+// The tiles that a sweep is cut into, and what moves them: into L1 in the compute type where they are not that already,
+// back to memory, and in time.
 #pragma once
 
 #include <algorithm>
@@ -71,122 +71,29 @@ void scatter(const Loops<T>& loops, const T* x, const View& v, const Tile& t, do
   }
 }
 
-inline int operand_count(const SweepArgs& a) { return a.term < 0 ? 2 : Terms::arity[a.term]; }
+// Where caches do not hold a sweep, its tiles are computed in chunks, before each of which memory is asked for what
+// comes next: processors do so by themselves, but only up to the end of a page. Noise leaves memory time from fewer
+// elements on.
+inline bool is_far(const SweepArgs& a) { return a.rows * a.cols >= (a.term < 0 ? int64_t(1) << 20 : int64_t(1) << 22); }
+constexpr int64_t kChunk = 256;  // elements
 
-template <class T>
-class TileRunner {
+// The lines in memory of a tile's elements, or of those `ahead` of them, where they lie one after another.
+class Lines {
  public:
-  TileRunner(const SweepArgs& args, const Loops<T>& loops, Normals normals, double* partial)
-      : a_(args), tiling_(args), loops_(loops), normals_(normals), partial_(partial) {}
+  Lines() = default;
+  Lines(const View& v, const Tile& t, int64_t ahead = 0) {
+    if (!v.data || v.col_stride == 0 || !is_contiguous(v, t)) return;
+    itemsize_ = itemsize(v.dtype);
+    data_ = at(v, t.row, t.col) + ahead * itemsize_;
+  }
 
-  void run(const Tile& t) {
-    const int operands = operand_count(a_);
-    for (int k = 0; k < operands; ++k) {
-      const double scale = a_.term >= 0 && k == Terms::target[a_.term] ? a_.target_scale : 1;
-      const View& g = a_.grad[k];
-      operand_[k] = gather(loops_, a_.operand[k], t, scale, operand_buffer_[k]);
-      gradient_[k] = g.data && is_direct<T>(g, t) ? reinterpret_cast<T*>(at(g, t.row, t.col)) : gradient_buffer_[k];
-    }
-    if (a_.term >= 0) apply_term(t, operands);
-    if (a_.sampling.samples > 0) sample(t);
-
-    double* partial = partial_;
-    if (a_.sums_value()) {
-      View rows;  // row sums, wherever they go from the partial sums
-      scatter(loops_, value_, rows, t, partial, tiling_.col_tiles);
-      partial += a_.rows * tiling_.col_tiles;
-    } else if (a_.value.data) {
-      scatter(loops_, value_, a_.value, t, partial, tiling_.col_tiles);
-    }
-    for (int k = 0; k < operands; ++k) {
-      if (!a_.grad[k].data) continue;
-      scatter(loops_, gradient_[k], a_.grad[k], t, partial, tiling_.col_tiles);
-      if (a_.sums_gradient(k)) partial += a_.rows * tiling_.col_tiles;
-    }
+  void fetch(int64_t begin, int64_t size) const {
+    for (int64_t i = begin * itemsize_; i < (begin + size) * itemsize_; i += 64) __builtin_prefetch(data_ + i);
   }
 
  private:
-  bool has_uniform_coef(const Tile& t) const {
-    return !a_.coef.data || (a_.coef.col_stride == 0 && (t.rows == 1 || a_.coef.row_stride == 0));
-  }
-
-  void apply_term(const Tile& t, int operands) {
-    bool any = false, beyond_first = false;
-    for (int k = 0; k < operands; ++k) {
-      any |= a_.grad[k].data != nullptr;
-      beyond_first |= k > 0 && a_.grad[k].data;
-    }
-    const auto* map = !any ? loops_.value : beyond_first ? loops_.all : loops_.first;
-    const int64_t n = t.size();
-    const bool uniform = has_uniform_coef(t);
-    T coef = T(a_.scale);
-    if (a_.coef.data && uniform) {
-      T c;
-      loops_.load[int(a_.coef.dtype)](at(a_.coef, t.row, t.col), 0, 1, 1, &c);
-      coef = T(a_.scale * c);
-    }
-    prepare(n);
-    map[a_.term](operand_, n, coef, value_, gradient_);
-
-    const int computed = !any ? 0 : beyond_first ? operands : 1;
-    if (!uniform && computed > 0) {
-      const T* c = gather(loops_, a_.coef, t, 1, scratch_);
-      for (int k = 0; k < computed; ++k) loops_.multiply(gradient_[k], c, n);
-    }
-    if (a_.mask.data) {
-      const T* mask = gather(loops_, a_.mask, t, 1, scratch_);
-      loops_.keep(value_, mask, n);
-      for (int k = 0; k < computed; ++k) loops_.keep(gradient_[k], mask, n);
-    }
-    if (const int k = Terms::target[a_.term]; k >= 0 && k < computed && a_.target_scale != 1) {
-      // the chain rule through x * target_scale
-      loops_.load[int(kComputeType<T>)](gradient_[k], 1, n, a_.target_scale, gradient_[k]);
-    }
-  }
-
-  void prepare(int64_t n) {
-    const int from = Terms::prepared_from[a_.term];
-    if (from == 0 || n == 0) return;
-    bool one = true;
-    for (int k = 0; k < Terms::arity[a_.term]; ++k) one &= !(from >> k & 1) || is_one_number(a_.operand[k]);
-    loops_.prepare[a_.term](operand_, one ? 1 : n, value_);
-    if (one) loops_.load[int(kComputeType<T>)](value_, 0, n, 1, value_);
-  }
-
-  void sample(const Tile& t) {
-    const Sampling& s = a_.sampling;
-    const int64_t n = t.size();
-    const NoiseKey key = s.key.resolved();
-    const bool backward = s.grad_z.data != nullptr;
-    loops_.stddev(operand_[1], n, stddev_);
-    for (int64_t k = 0; k < s.samples; ++k) {
-      const int64_t row = k * a_.rows + t.row;
-      const uint64_t first = uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col);
-      normals_(key.seed, key.offset, first / 4, (int64_t(first % 4) + n + 3) / 4, normal_buffer_);
-      const float* eps = normal_buffer_ + first % 4;
-      const Tile out{row, t.col, t.rows, t.cols};
-      if (backward) {
-        const bool add = a_.term >= 0 || k > 0;
-        const T* grad_z = gather(loops_, s.grad_z, out, 1, scratch_);
-        loops_.adjoint[add](grad_z, stddev_, eps, n, gradient_[0], gradient_[1]);
-      } else {
-        T* z = is_direct<T>(s.z, out) ? reinterpret_cast<T*>(at(s.z, out.row, out.col)) : scratch_;
-        loops_.reparameterize(operand_[0], stddev_, eps, n, z);
-        scatter(loops_, z, s.z, out, partial_, tiling_.col_tiles);
-      }
-    }
-  }
-
-  const SweepArgs& a_;
-  const Tiling tiling_;
-  const Loops<T>& loops_;
-  const Normals normals_;
-  double* const partial_;
-  const T* operand_[kMaxOperands];  // of the tile
-  T* gradient_[kMaxOperands];
-  alignas(64) T operand_buffer_[kMaxOperands][kTile], gradient_buffer_[kMaxOperands][kTile];
-  alignas(64) T value_[kTile], scratch_[kTile], stddev_[kTile];
-  alignas(64) float normal_buffer_[kTile + 128];  // a tile, its start within a block of 4, and a whole vector more
+  const char* data_ = nullptr;
+  int64_t itemsize_ = 0;
 };
 
 }  // namespace vaefast::cpu

@@ -26,8 +26,8 @@ VAEFAST_HD void philox(uint64_t seed, uint64_t offset, uint64_t block, uint32_t 
 
 // cos and sin of 2 pi k / 2^32. The quarter turn is found in integers, so no 2 pi is ever rounded. 1.5 ULP.
 VAEFAST_HD void cos_sin_turns(uint32_t k, float& c, float& s) {
-  const uint32_t quarter = (k + 0x20000000u) >> 30;
-  const float v = float(int32_t(k - (quarter << 30))) * 0x1p-30f;  // in quarter turns, |v| <= 1/2
+  const uint32_t quarter = k + 0x20000000u;                                // the nearest one, in the two upper bits
+  const float v = float(int32_t(k - (quarter & 0xc0000000u))) * 0x1p-30f;  // in quarter turns, |v| <= 1/2
   const float w = v * v;
   float sine = -0.00460165786f;  // sin(pi/2 v) / v, 2^-28
   sine = sine * w + 0.079680033f;
@@ -37,11 +37,10 @@ VAEFAST_HD void cos_sin_turns(uint32_t k, float& c, float& s) {
   cosine = cosine * w - 0.0208601654f;
   cosine = cosine * w + 0.253669232f;
   cosine = 1.0f + (cosine * w - 1.23370051f) * w;
-  const bool swap = quarter & 1u;
-  c = swap ? sine : cosine;
-  s = swap ? cosine : sine;
-  c = ((quarter + 1u) & 2u) ? -c : c;
-  s = (quarter & 2u) ? -s : s;
+  const bool swap = quarter & 0x40000000u;
+  const uint32_t negative_cosine = (quarter + 0x40000000u) & 0x80000000u, negative_sine = quarter & 0x80000000u;
+  c = bit_cast<float>(bit_cast<uint32_t>(swap ? sine : cosine) ^ negative_cosine);
+  s = bit_cast<float>(bit_cast<uint32_t>(swap ? cosine : sine) ^ negative_sine);
 }
 
 // Box-Muller on 32-bit uniforms in (0, 1]: |z| <= 6.66.

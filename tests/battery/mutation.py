@@ -39,14 +39,16 @@ MUTANTS = (
     # loops, tiles and sums
     Mutant("one row short", "csrc/cpu/tiles.h", "(a.rows + rows_per_tile - 1) / rows_per_tile", "a.rows / rows_per_tile", TERMS),
     Mutant("a layout taken for another", "csrc/cpu/tiles.h", "(t.rows == 1 || v.row_stride == t.cols)", "true", TERMS),
-    Mutant("a weight ignored", "csrc/cpu/tiles.h", "if (!uniform && computed > 0)", "if (false)", TERMS),
-    Mutant("a mask without its gradients", "csrc/cpu/tiles.h", "for (int k = 0; k < computed; ++k) loops_.keep", "for (int k = 1; k < computed; ++k) loops_.keep", LOSSES),
+    Mutant("a weight ignored", "csrc/cpu/runner.h", "if (!uniform && computed > 0)", "if (false)", TERMS),
+    Mutant("a mask without its gradients", "csrc/cpu/runner.h", "for (int k = 0; k < computed; ++k) loops_.keep", "for (int k = 1; k < computed; ++k) loops_.keep", LOSSES),
     Mutant("a tail dropped", "csrc/cpu/loops.inl", "  for (; i < n; ++i) rest += double(x[i]);", "", TERMS),
     Mutant("a scale ignored", "csrc/cpu/loops.inl", "to[i] = T(widen(from[i])) * factor;", "to[i] = T(widen(from[i]));", LOSSES),
     Mutant("a missing load of nothing", "csrc/cpu/loops.inl", "n == 0 ? T(0) : ", "", "tests/test_noise.py"),
+    Mutant("a chunk prepared in another's place", "csrc/cpu/runner.h", "prepare(operand, size, value_ + begin);", "prepare(operand, size, value_);", "tests/test_cpu.py"),
     # noise
     Mutant("nine rounds", "csrc/cpu/loops.inl", "rounds<5, 10>(seed)", "rounds<5, 9>(seed)", "tests/test_noise.py"),
-    Mutant("noise from the tile", "csrc/cpu/tiles.h", "uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col)", "uint64_t(t.col)", "tests/test_noise.py"),
+    Mutant("noise from the tile", "csrc/cpu/runner.h", "uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col)", "uint64_t(t.col)", "tests/test_noise.py"),
+    Mutant("every chunk's noise that of the first", "csrc/cpu/runner.h", "first / 4 + b, std::min", "first / 4, std::min", "tests/test_cpu.py"),
     Mutant("one key for all", "csrc/ops/cpu.cpp", "words[0] = int64_t(g->random64());", "words[0] = 42;", "tests/test_noise.py"),
     # operators and autograd
     Mutant("the sum for the mean", "csrc/ops/ops.cpp", "return 1.0 / double(rows);", "return 1.0;", LOSSES),

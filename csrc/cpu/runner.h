@@ -1,0 +1,164 @@
+// What a sweep does with a tile: its operands are brought into L1, the loops of an instruction set run over them, and
+// the outputs are written back.
+#pragma once
+
+#include "tiles.h"
+
+namespace vaefast::cpu {
+
+inline int operand_count(const SweepArgs& a) { return a.term < 0 ? 2 : Terms::arity[a.term]; }
+
+template <class T>
+class TileRunner {
+ public:
+  TileRunner(const SweepArgs& args, const Loops<T>& loops, Normals normals, double* partial)
+      : a_(args), tiling_(args), loops_(loops), normals_(normals), partial_(partial), far_(is_far(args)) {}
+
+  void run(const Tile& t) {
+    const int operands = operand_count(a_);
+    for (int k = 0; k < operands; ++k) {
+      const double scale = a_.term >= 0 && k == Terms::target[a_.term] ? a_.target_scale : 1;
+      const View& g = a_.grad[k];
+      operand_[k] = gather(loops_, a_.operand[k], t, scale, operand_buffer_[k]);
+      gradient_[k] = g.data && is_direct<T>(g, t) ? reinterpret_cast<T*>(at(g, t.row, t.col)) : gradient_buffer_[k];
+    }
+    if (a_.term >= 0) apply_term(t, operands);
+    if (a_.sampling.samples > 0) sample(t);
+
+    double* partial = partial_;
+    if (a_.sums_value()) {
+      View rows;  // row sums, wherever they go from the partial sums
+      scatter(loops_, value_, rows, t, partial, tiling_.col_tiles);
+      partial += a_.rows * tiling_.col_tiles;
+    } else if (a_.value.data) {
+      scatter(loops_, value_, a_.value, t, partial, tiling_.col_tiles);
+    }
+    for (int k = 0; k < operands; ++k) {
+      if (!a_.grad[k].data) continue;
+      scatter(loops_, gradient_[k], a_.grad[k], t, partial, tiling_.col_tiles);
+      if (a_.sums_gradient(k)) partial += a_.rows * tiling_.col_tiles;
+    }
+  }
+
+ private:
+  bool has_uniform_coef(const Tile& t) const {
+    return !a_.coef.data || (a_.coef.col_stride == 0 && (t.rows == 1 || a_.coef.row_stride == 0));
+  }
+
+  void apply_term(const Tile& t, int operands) {
+    bool any = false, beyond_first = false;
+    for (int k = 0; k < operands; ++k) {
+      any |= a_.grad[k].data != nullptr;
+      beyond_first |= k > 0 && a_.grad[k].data;
+    }
+    const auto* map = !any ? loops_.value : beyond_first ? loops_.all : loops_.first;
+    const int64_t n = t.size();
+    const bool uniform = has_uniform_coef(t);
+    T coef = T(a_.scale);
+    if (a_.coef.data && uniform) {
+      T c;
+      loops_.load[int(a_.coef.dtype)](at(a_.coef, t.row, t.col), 0, 1, 1, &c);
+      coef = T(a_.scale * c);
+    }
+    evaluate(t, operands, map[a_.term], coef);
+
+    const int computed = !any ? 0 : beyond_first ? operands : 1;
+    if (!uniform && computed > 0) {
+      const T* c = gather(loops_, a_.coef, t, 1, scratch_);
+      for (int k = 0; k < computed; ++k) loops_.multiply(gradient_[k], c, n);
+    }
+    if (a_.mask.data) {
+      const T* mask = gather(loops_, a_.mask, t, 1, scratch_);
+      loops_.keep(value_, mask, n);
+      for (int k = 0; k < computed; ++k) loops_.keep(gradient_[k], mask, n);
+    }
+    if (const int k = Terms::target[a_.term]; k >= 0 && k < computed && a_.target_scale != 1) {
+      // the chain rule through x * target_scale
+      loops_.load[int(kComputeType<T>)](gradient_[k], 1, n, a_.target_scale, gradient_[k]);
+    }
+  }
+
+  void evaluate(const Tile& t, int operands, typename Loops<T>::Map map, T coef) {
+    const int64_t n = t.size(), chunks = far_ ? std::max<int64_t>(1, n / kChunk) : 1;
+    const int64_t chunk = (n / chunks + 31) / 16 * 16;  // whole vectors, about as many in each
+    Lines lines[2 * kMaxOperands];
+    for (int k = 0; far_ && k < operands; ++k) {
+      const View &x = a_.operand[k], &g = a_.grad[k];
+      // What is not direct was read before as a whole tile, and is written afterwards.
+      lines[2 * k] = Lines(x, t, is_direct<T>(x, t) ? 2 * kChunk : n);
+      lines[2 * k + 1] = Lines(g, t, is_direct<T>(g, t) ? 2 * kChunk : 0);
+    }
+    for (int64_t begin = 0; begin < n; begin += chunk) {
+      const int64_t size = std::min(chunk, n - begin);
+      const T* operand[kMaxOperands];
+      T* gradient[kMaxOperands];
+      for (int k = 0; k < operands; ++k) operand[k] = operand_[k] + begin, gradient[k] = gradient_[k] + begin;
+      for (const Lines& l : lines) l.fetch(begin, size);
+      prepare(operand, size, value_ + begin);
+      map(operand, size, coef, value_ + begin, gradient);
+    }
+  }
+
+  void prepare(const T* const* operand, int64_t n, T* value) {
+    const int from = Terms::prepared_from[a_.term];
+    if (from == 0) return;
+    bool one = true;
+    for (int k = 0; k < Terms::arity[a_.term]; ++k) one &= !(from >> k & 1) || is_one_number(a_.operand[k]);
+    loops_.prepare[a_.term](operand, one ? 1 : n, value);
+    if (one) loops_.load[int(kComputeType<T>)](value, 0, n, 1, value);
+  }
+
+  void sample(const Tile& t) {
+    const Sampling& s = a_.sampling;
+    const int64_t n = t.size();
+    const NoiseKey key = s.key.resolved();
+    const bool backward = s.grad_z.data != nullptr;
+    for (int64_t k = 0; k < s.samples; ++k) {
+      const int64_t row = k * a_.rows + t.row;
+      const uint64_t first = uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col);
+      const Tile out{row, t.col, t.rows, t.cols};
+      draw(key, first, t, out);
+      const float* eps = normal_buffer_ + first % 4;
+      if (k == 0) loops_.stddev(operand_[1], n, stddev_);
+      if (backward) {
+        const bool add = a_.term >= 0 || k > 0;
+        const T* grad_z = gather(loops_, s.grad_z, out, 1, scratch_);
+        loops_.adjoint[add](grad_z, stddev_, eps, n, gradient_[0], gradient_[1]);
+      } else {
+        T* z = is_direct<T>(s.z, out) ? reinterpret_cast<T*>(at(s.z, out.row, out.col)) : scratch_;
+        loops_.reparameterize(operand_[0], stddev_, eps, n, z);
+        scatter(loops_, z, s.z, out, partial_, tiling_.col_tiles);
+      }
+    }
+  }
+
+  // Noise for the tile from element `first` on. Its chunks are shorter, as they take longer.
+  void draw(const NoiseKey& key, uint64_t first, const Tile& t, const Tile& out) {
+    const int64_t blocks = (int64_t(first % 4) + t.size() + 3) / 4, chunk = far_ ? kChunk / 8 : blocks;
+    Lines lines[6];
+    if (far_) {
+      const Sampling& s = a_.sampling;
+      int i = 0;
+      for (const View* v : {&a_.operand[0], &a_.operand[1], &a_.grad[0], &a_.grad[1]}) lines[i++] = Lines(*v, t);
+      for (const View* v : {&s.z, &s.grad_z}) lines[i++] = Lines(*v, out);
+    }
+    for (int64_t b = 0; b < blocks; b += chunk) {
+      for (const Lines& l : lines) l.fetch(4 * b, 4 * chunk);
+      normals_(key.seed, key.offset, first / 4 + b, std::min(chunk, blocks - b), normal_buffer_ + 4 * b);
+    }
+  }
+
+  const SweepArgs& a_;
+  const Tiling tiling_;
+  const Loops<T>& loops_;
+  const Normals normals_;
+  double* const partial_;
+  const bool far_;
+  const T* operand_[kMaxOperands];  // of the tile
+  T* gradient_[kMaxOperands];
+  alignas(64) T operand_buffer_[kMaxOperands][kTile], gradient_buffer_[kMaxOperands][kTile];
+  alignas(64) T value_[kTile], scratch_[kTile], stddev_[kTile];
+  alignas(64) float normal_buffer_[kTile + 128];  // a tile, its start within a block of 4, and a whole vector more
+};
+
+}  // namespace vaefast::cpu
