@@ -66,15 +66,36 @@ def test_mean_is_over_samples_of_sums():
     torch.testing.assert_close(ELBOLoss(reduction="sum")(*args), none.sum(), rtol=1e-6, atol=0)
 
 
-def test_everyday_call_equals_the_general_one():
+@pytest.mark.parametrize(
+    "likelihood",
+    ["bernoulli", "bernoulli_probs", "continuous_bernoulli", "gaussian", likelihoods.Laplace(0.5, target_scale=2.0)],
+    ids=str,
+)
+def test_everyday_call_equals_the_general_one(likelihood):
     """The call that is checked in one step gives the bits of the other way, with its gradients."""
-    args = [t.requires_grad_() for t in inputs(*SHAPES[1])]
-    for reduction in ("mean", "sum"):
-        criterion = ELBOLoss(reduction=reduction, beta=2)
-        everyday, general = criterion(*args), criterion(*args, beta=2.0)
-        assert torch.equal(everyday, general)
-        for g, e in zip(torch.autograd.grad(everyday, args), torch.autograd.grad(general, args), strict=True):
-            assert torch.equal(g, e)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        args = [t.to(dtype).requires_grad_() for t in inputs(*SHAPES[1])]
+        args[0] = args[0].detach().sigmoid().requires_grad_() if likelihood == "bernoulli_probs" else args[0]
+        for reduction in ("mean", "sum"):
+            criterion = ELBOLoss(likelihood, reduction=reduction, beta=2)
+            assert criterion.likelihood.direct is not None
+            everyday, general = criterion(*args), criterion(*args, beta=2.0)
+            assert torch.equal(everyday, general)
+            for g, e in zip(torch.autograd.grad(everyday, args), torch.autograd.grad(general, args), strict=True):
+                assert torch.equal(g, e)
+
+
+def test_everyday_call_leaves_other_scales_to_python():
+    mean, x, mu, logvar = inputs(*SHAPES[1])
+    changed = likelihoods.Gaussian()
+    changed.logvar = 1
+    for likelihood in (likelihoods.Gaussian(learn_scale=True), likelihoods.Gaussian(optimal_scale=True), changed):
+        assert likelihood.direct is None
+        assert torch.equal(
+            ELBOLoss(likelihood)(mean, x, mu, logvar), ELBOLoss(likelihood)(mean, x, mu, logvar, beta=1.0)
+        )
+    pair = (mean, torch.ones_like(mean))
+    assert torch.equal(ELBOLoss("gaussian")(pair, x, mu, logvar), ELBOLoss(changed)(mean, x, mu, logvar))
 
 
 @pytest.mark.parametrize("place", range(4))

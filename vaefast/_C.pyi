@@ -16,5 +16,6 @@ def plain_elbo_loss(
     beta: float,
     reduction: str,
     target_scale: float,
+    parameter: float | None = None,
     /,
 ) -> Tensor | None: ...

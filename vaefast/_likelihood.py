@@ -17,7 +17,7 @@ class Likelihood(nn.Module):
     """
 
     fused = False  # whether log_prob is the kernels' `term` of `operands`
-    direct = False  # whether those are (recon_x, x) as they come
+    direct: tuple[float, ...] | None = None  # what follows (recon_x, x) in those, where these are taken as they come
     probs = False  # whether recon_x are probabilities
     mixture = False  # whether the parameters have a dimension of their own after the batch
     support: tuple[float, float] | None = None  # of x after target_scale, where it is bounded

@@ -22,6 +22,10 @@ class FusedLikelihood(Likelihood):
         super().__init_subclass__(**options)
         cls.fused = cls.log_prob is FusedLikelihood.log_prob  # a class with its own is not
 
+    @property
+    def direct(self) -> tuple[float, ...] | None:  # type: ignore[override]
+        return () if type(self) in (Bernoulli, ContinuousBernoulli) else None
+
     def operands(self, recon_x: Any, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """The operands of `term`, checked; a mask says which elements a scale may be estimated from."""
         raise NotImplementedError
@@ -54,7 +58,6 @@ class Bernoulli(FusedLikelihood):
         super().__init__(target_scale)
         self.probs = probs
         self.support = (0.0, 1.0)
-        self.direct = type(self) is Bernoulli
         self.term = "bernoulli_probs" if probs else "bernoulli"
 
     def operands(self, recon_x: Tensor, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -77,6 +80,12 @@ class Scaled(FusedLikelihood):
         super().__init__(target_scale)
         self.scale = _checks.positive(self.name, "scale", scale)
         self.learn_scale = learn_scale
+
+    @property
+    def direct(self) -> tuple[float, ...] | None:  # type: ignore[override]
+        fixed = getattr(self, self.second)
+        is_fixed = isinstance(fixed, float) and math.isfinite(fixed) and not getattr(self, "optimal_scale", False)
+        return (fixed,) if is_fixed and type(self) in (Gaussian, Laplace) else None
 
     def split(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
         """(mean, the other parameter) of a decoder's output; None where it has none."""

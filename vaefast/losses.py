@@ -130,14 +130,15 @@ class ELBOLoss(nn.Module):
         if (
             (beta is weight is mask is prior_mu is prior_logvar is None)
             and not (return_parts or self.inplace or self.validate or torch.compiler.is_compiling())
-            and (self.free_bits is None and self.reduction in ("mean", "sum") and getattr(likelihood, "direct", False))
+            and (self.free_bits is None and self.reduction in ("mean", "sum"))
+            and (direct := getattr(likelihood, "direct", None)) is not None
             and (z is None and self.estimator == "analytic")
             and (isinstance(self.beta, (int, float)) and 0 <= self.beta < math.inf)
         ):
             # The checks below take as long as the kernel on a small batch. So the usual call is checked and run in one
             # step in C++, which returns None if anything about the tensors is unusual.
             loss = autograd.plain_elbo_loss(
-                likelihood.term, recon_x, x, mu, logvar, self.beta, self.reduction, likelihood.target_scale
+                likelihood.term, recon_x, x, mu, logvar, self.beta, self.reduction, likelihood.target_scale, *direct
             )
             if loss is not None:
                 return loss
