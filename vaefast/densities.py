@@ -22,10 +22,6 @@ class FusedLikelihood(Likelihood):
         super().__init_subclass__(**options)
         cls.fused = cls.log_prob is FusedLikelihood.log_prob  # a class with its own is not
 
-    @property
-    def direct(self) -> tuple[float, ...] | None:  # type: ignore[override]
-        return () if type(self) in (Bernoulli, ContinuousBernoulli) else None
-
     def operands(self, recon_x: Any, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """The operands of `term`, checked; a mask says which elements a scale may be estimated from."""
         raise NotImplementedError
@@ -58,6 +54,7 @@ class Bernoulli(FusedLikelihood):
         super().__init__(target_scale)
         self.probs = probs
         self.support = (0.0, 1.0)
+        self.direct = () if type(self) is Bernoulli else None
         self.term = "bernoulli_probs" if probs else "bernoulli"
 
     def operands(self, recon_x: Tensor, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -217,6 +214,10 @@ class ContinuousBernoulli(FusedLikelihood):
 
     term = "continuous_bernoulli"
     support = (0.0, 1.0)
+
+    def __init__(self, target_scale: float = 1.0) -> None:
+        super().__init__(target_scale)
+        self.direct = () if type(self) is ContinuousBernoulli else None
 
     def operands(self, recon_x: Tensor, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return _checks.prediction(self.name, "recon_x", recon_x, x)
