@@ -17,7 +17,6 @@ from vaefast import _ops
 
 from . import measure, report, training
 
-RESULTS = Path(__file__).parent / "results"
 SIZES = [(8, 64, 4), (128, 784, 20), (1024, 784, 64), (4096, 784, 64), (16384, 784, 64)]  # batch, pixels, latents
 LARGE = (65536, 1024, 64)  # 2^26 pixels, for a GPU
 ELEMENTS = [2560, 2**20, 2**24]  # of samples
@@ -87,7 +86,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.readme:
-        return report.write_pages(report.load(RESULTS / "cpu.json"))
+        return report.write_pages()
     threads = arguments.threads or sorted({1, torch.get_num_threads()})
     if arguments.device == "cuda" or (arguments.quick and not arguments.threads):
         threads = threads[-1:]

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- speed: python -m benchmarks --readme -->\n", "<!-- end of speed -->\n"
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "speed.md"
@@ -152,17 +153,24 @@ def where(stamp: dict[str, Any]) -> str:
     return f"{machine}, torch {stamp['torch']}, {stamp['date']}, commit {stamp['commit']}"
 
 
-def section(results: Results, files: str) -> str:
-    """What docs/speed.md shows of them."""
-    loss, sampling, scaling, linear, training = (markdown(*table) for table in tables(results))
-    return f"""
-{where(results["stamp"])} ([all figures]({files}.json)).
+LEGEND = """
 Medians of interleaved runs, every call timed warm, forward and backward pass of the ELBO loss. "us" is vaefast's time;
 "eager" to "pyro" say how many times as long the others take: "eager" is the best that people write, from logits;
 "compile" is torch.compile of that; "examples" is the loss of pytorch/examples, from the sigmoid that its decoder ends
 in. Bytes are counted as one read of every operand and one write of every gradient; a floor is what
 `torch.add(a, b, out=c)` of the same size takes in the same run; "in place" is the same for `inplace=True`. Peak memory
 is what a call holds beyond its inputs.
+"""
+
+
+def section(results: Results, files: str) -> str:
+    """What docs/speed.md shows of one machine."""
+    stamp = results["stamp"]
+    loss, sampling, scaling, linear, training = (markdown(*table) for table in tables(results))
+    return f"""
+### {stamp["gpu"] or stamp["cpu"]}
+
+{where(stamp)} ([all figures]({files}.json)).
 
 ![throughput against size]({files}.png)
 
@@ -217,10 +225,24 @@ def rewrite(text: str, begin: str, end: str, page: Path) -> None:
     page.write_text(whole[:first] + text + whole[last:])
 
 
-def write_pages(results: Results) -> None:
-    rewrite(short(results), BEGIN, END, README)
-    rewrite(section(results, "../benchmarks/results/cpu"), BEGIN, END, PAGE)
-
-
 def load(path: Path) -> Results:
     return json.loads(path.read_text())
+
+
+def committed() -> dict[str, Results]:
+    """The results of every machine, by the name of their file, the newest first."""
+    every = {path.stem: load(path) for path in sorted(RESULTS.glob("*.json"))}
+    loss = {name: results for name, results in every.items() if "loss" in results}
+    return dict(sorted(loss.items(), key=lambda item: item[1]["stamp"]["date"], reverse=True))
+
+
+def pages() -> dict[Path, str]:
+    """What README.md, of the newest results, and docs/speed.md show between the markers."""
+    every = committed()
+    sections = [section(results, f"../benchmarks/results/{name}") for name, results in every.items()]
+    return {README: short(next(iter(every.values()))), PAGE: LEGEND + "".join(sections)}
+
+
+def write_pages() -> None:
+    for page, text in pages().items():
+        rewrite(text, BEGIN, END, page)

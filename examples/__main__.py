@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.__main__ import RESULTS, stamp
-from benchmarks.report import ROOT, load, markdown, rewrite, where
+from benchmarks.__main__ import stamp
+from benchmarks.report import RESULTS, ROOT, load, markdown, rewrite, where
 
 from . import compare
 
