@@ -69,7 +69,8 @@ def simulated(*arguments):
 
 def test_kernels_run_on_the_cpu_like_the_cpus():
     """The tables of terms, losses and noise, with the CUDA kernels in the place of the CPU's."""
-    simulated("tests/test_terms.py", "tests/test_losses.py", "tests/test_noise.py", "tests/test_numerics.py")
+    files = ("terms", "losses", "everyday", "inplace", "noise", "numerics")
+    simulated(*(f"tests/test_{name}.py" for name in files))
     simulated("tests/test_bad_input.py", "-k", "not 2_to_the_31 and not large_batches")
 
 
