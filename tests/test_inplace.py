@@ -95,3 +95,34 @@ def test_in_place_leaves_what_the_last_operation_saved(last):
         ELBOLoss("bernoulli_probs", inplace=inplace)(probs, x, z, z).backward()
         grads.append(leaf.grad)
     assert torch.equal(*grads)
+
+
+class Rectified(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, h):
+        out = h.relu()
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        return torch.where(ctx.saved_tensors[0] > 0, grad, 0.0)
+
+
+@pytest.mark.parametrize("last", ["compiled relu", "compiled tanh", "compiled linear", "own function"])
+def test_in_place_beside_what_python_or_a_compiler_saved(last):
+    layer = nn.Linear(5, 6)
+    end = {"compiled relu": nn.ReLU(), "compiled tanh": nn.Tanh(), "own function": Rectified.apply}.get(
+        last, nn.Identity()
+    )
+    decoder = nn.Sequential(layer, end) if isinstance(end, nn.Module) else lambda h: end(layer(h))
+    if last.startswith("compiled"):
+        decoder = torch.compile(decoder, backend="aot_eager")
+    h, x, z = torch.randn(4, 5), torch.rand(4, 6), torch.zeros(4, 2)
+    grads = []
+    for inplace in (False, True):
+        recon_x = decoder(h)
+        before = recon_x.detach().clone()
+        grads.append(torch.autograd.grad(ELBOLoss("gaussian", inplace=inplace)(recon_x, x, z, z), layer.weight)[0])
+        assert torch.equal(before, recon_x) == (not inplace or last != "compiled linear")
+    assert torch.equal(*grads)

@@ -475,3 +475,10 @@ def test_mean_of_a_discretized_logistic_keeps_little():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         L.DiscretizedLogistic().mean(parameters)
     assert sum(kept) < 8 * 2000, kept
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.uint16, torch.int64])
+def test_counts_of_any_integer_type(dtype):
+    x = torch.tensor([[3, 0, 7]])
+    expected = L.Poisson().log_prob(torch.ones(1, 3), x)
+    assert torch.equal(L.Poisson().log_prob(torch.ones(1, 3), x.to(dtype)), expected)

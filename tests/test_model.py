@@ -476,3 +476,36 @@ def test_a_model_without_parameters_samples():
 def test_numpy_integers_are_integers():
     vae = vaefast.mlp_vae((np.int64(4),), np.int64(2), hidden_dims=(np.int32(8),))
     assert vae.sample(np.int64(3)).shape == (3, 4)
+
+
+def test_a_mask_leaves_elements_out_of_every_bound():
+    vae = vaefast.mlp_vae((6,), latent_dim=2, hidden_dims=())
+    x, mask = torch.rand(3, 6).round(), torch.tensor([True, True, False, True, False, True])
+    other = torch.where(mask, x, 1 - x)
+    vae.encoder[-1].weight.data[:, ~mask] = 0  # q does not see what is left out
+    for call in (
+        lambda x, mask: vae.elbo(x, mask=mask).elbo,
+        lambda x, mask: vae.log_likelihood(x, 20, mask=mask),
+        lambda x, mask: vae.bounds(x, 20, mask=mask).elbo,
+        lambda x, mask: vae.posterior_gap(x, 20, mask=mask),
+    ):
+        values = []
+        for data, kept in ((x, mask), (other, mask), (x, None), (other, None)):
+            torch.manual_seed(0)
+            values.append(call(data, kept))
+        assert torch.equal(values[0], values[1]) and not torch.allclose(values[2], values[3])
+    vae.decoder[0].weight.data.zero_(), vae.decoder[0].bias.data.zero_()
+    log_half = torch.full((3,), 4 * math.log(0.5))
+    torch.testing.assert_close(vae.log_likelihood(x, 20, mask=mask), log_half, rtol=0.2, atol=0)
+
+
+def test_a_torch_distribution_as_prior():
+    normal = torch.distributions.Independent(torch.distributions.Normal(torch.ones(2), torch.ones(2)), 1)
+    vae = vaefast.VAE(nn.Linear(6, 4), nn.Linear(2, 6), prior=normal)
+    assert vae.loss(torch.rand(3, 6)).shape == ()
+    torch.manual_seed(0)
+    z = normal.sample((4,))
+    torch.manual_seed(0)
+    assert torch.equal(vae.sample(4), torch.sigmoid(vae.decoder(z)))
+    with pytest.raises(ValueError, match="Independent.sample takes no generator"):
+        vae.sample(4, generator=torch.Generator())

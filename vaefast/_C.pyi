@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,6 @@ def plain_elbo_loss(
     beta: float,
     reduction: str,
     target_scale: float,
-    parameter: float | None = None,
+    numbers: Sequence[float],
     /,
 ) -> Tensor | None: ...

@@ -17,7 +17,7 @@ class Likelihood(nn.Module):
     """
 
     fused = False  # whether log_prob is the kernels' `term` of `operands`
-    direct: tuple[float, ...] | None = None  # what follows (recon_x, x) in those, where these are taken as they come
+    numbers: tuple[float, ...] | None = None  # where `operands` are recon_x and x as they come: the others, numbers
     probs = False  # whether recon_x are probabilities
     mixture = False  # whether the parameters have a dimension of their own after the batch
     support: tuple[float, float] | None = None  # of x after target_scale, where it is bounded
@@ -44,5 +44,5 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
     def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        """One draw of x, on the scale that x has after target_scale."""
+        """One draw of x, on the scale that x has after target_scale; counts and points of a grid are at least float32."""
         raise NotImplementedError

@@ -279,11 +279,16 @@ def elbo_loss(
 def _is_writable(prediction: Tensor, *others: Tensor | None) -> bool:
     """Whether the gradient may stand where the prediction does: no leaf's memory, nobody else's, not a sigmoid's result."""
     base = prediction if prediction._base is None else prediction._base
-    kept = any(hasattr(t.grad_fn, "_raw_saved_result") for t in (prediction, base))
-    if base.is_leaf or kept or not prediction.requires_grad or not prediction.is_contiguous():
+    if base.is_leaf or not prediction.requires_grad or not prediction.is_contiguous():
         return False
+    kept = list(others)
+    for t in (prediction, base):
+        if hasattr(t.grad_fn, "_raw_saved_result"):
+            return False
+        if isinstance(t.grad_fn, torch.autograd.function.BackwardCFunction):  # written in Python, or compiled
+            kept += t.grad_fn.saved_tensors
     own = prediction.untyped_storage().data_ptr()
-    return all(t is None or t.untyped_storage().data_ptr() != own for t in others)
+    return all(t is None or t.untyped_storage().data_ptr() != own for t in kept)
 
 
 class Rsample(torch.autograd.Function):

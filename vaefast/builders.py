@@ -44,6 +44,8 @@ def mlp_vae(
     latent_dim: int = 20,
     hidden_dims: Sequence[int] = (400,),
     likelihood: str | Likelihood = "bernoulli",
+    *,
+    beta: float | Tensor = 1.0,
 ) -> VAE:
     """A VAE of fully connected layers with ReLU; the default sizes are those of the VAE in pytorch/examples.
 
@@ -51,7 +53,7 @@ def mlp_vae(
         input_shape: of one sample, such as (1, 28, 28).
         latent_dim: L.
         hidden_dims: widths of the encoder's hidden layers; the decoder mirrors them. Empty: a linear VAE.
-        likelihood: as for ELBOLoss.
+        likelihood, beta: as for ELBOLoss.
 
     Example:
         >>> mlp_vae((1, 28, 28)).loss(torch.rand(4, 1, 28, 28)).shape
@@ -73,7 +75,7 @@ def mlp_vae(
     count = _parameters_per_element(likelihood)
     made = (count * input_shape[0], *input_shape[1:])
     decoder = nn.Sequential(*layers((latent_dim, *reversed(hidden_dims), count * size)), nn.Unflatten(1, made))
-    return VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood, latent_shape=(latent_dim,))
+    return VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood, beta=beta, latent_shape=(latent_dim,))
 
 
 def conv_vae(
@@ -81,6 +83,8 @@ def conv_vae(
     latent_dim: int = 20,
     channels: Sequence[int] = (32, 64),
     likelihood: str | Likelihood = "bernoulli",
+    *,
+    beta: float | Tensor = 1.0,
 ) -> VAE:
     """A VAE of strided convolutions: each stage halves the image and the decoder mirrors it.
 
@@ -88,7 +92,7 @@ def conv_vae(
         input_shape: (channels, height, width) of one sample, both sides divisible by 2 ** len(channels).
         latent_dim: L.
         channels: of the encoder's stages.
-        likelihood: as for ELBOLoss.
+        likelihood, beta: as for ELBOLoss.
 
     Example:
         >>> conv_vae((1, 8, 8), latent_dim=2).loss(torch.rand(4, 1, 8, 8)).shape
@@ -113,4 +117,4 @@ def conv_vae(
         up = [nn.ReLU(), nn.ConvTranspose2d(wide, out, 4, 2, 1), *up]
     encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(small), 2 * latent_dim))
     decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(small)), nn.Unflatten(1, small), *up)
-    return VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood, latent_shape=(latent_dim,))
+    return VAE(encoder, _outputs(likelihood)(decoder), likelihood=likelihood, beta=beta, latent_shape=(latent_dim,))

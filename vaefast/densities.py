@@ -21,6 +21,7 @@ class FusedLikelihood(Likelihood):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.fused = cls.log_prob is FusedLikelihood.log_prob  # a class with its own is not
+        cls.numbers = vars(cls).get("numbers")  # a class says so of itself alone: its subclass may have other operands
 
     def operands(self, recon_x: Any, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """The operands of `term`, checked; a mask says which elements a scale may be estimated from."""
@@ -48,13 +49,13 @@ class Bernoulli(FusedLikelihood):
         tensor([-1.3863])
     """
 
+    numbers = ()
     defaults = {"probs": False, **Likelihood.defaults}
 
     def __init__(self, probs: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
         self.probs = probs
         self.support = (0.0, 1.0)
-        self.direct = () if type(self) is Bernoulli else None
         self.term = "bernoulli_probs" if probs else "bernoulli"
 
     def operands(self, recon_x: Tensor, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -78,11 +79,11 @@ class Scaled(FusedLikelihood):
         self.scale = _checks.positive(self.name, "scale", scale)
         self.learn_scale = learn_scale
 
-    @property
-    def direct(self) -> tuple[float, ...] | None:  # type: ignore[override]
-        fixed = getattr(self, self.second)
-        is_fixed = isinstance(fixed, float) and math.isfinite(fixed) and not getattr(self, "optimal_scale", False)
-        return (fixed,) if is_fixed and type(self) in (Gaussian, Laplace) else None
+    def fixed(self) -> tuple[float, ...] | None:
+        """The scale's parameter, where it is a number."""
+        value = getattr(self, self.second)
+        is_fixed = isinstance(value, float) and math.isfinite(value) and not getattr(self, "optimal_scale", False)
+        return (value,) if is_fixed else None
 
     def split(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
         """(mean, the other parameter) of a decoder's output; None where it has none."""
@@ -108,7 +109,8 @@ class Gaussian(Scaled):
     Args:
         scale: the fixed standard deviation.
         learn_scale: one learned standard deviation, starting at `scale`: the parameter `logvar` (sigma-VAE, Rybkin et
-            al. 2021). Give it to the optimizer.
+            al. 2021). Give it to the optimizer. Start near the error that is expected of pixels, such as 0.3: from 1,
+            Adam takes about a step per unit of its learning rate, and the KL may collapse before it arrives.
         optimal_scale: the standard deviation that maximizes the batch's likelihood, the root mean square error. A scale
             that has seen x is no part of a model: log p(x) and importance weights raise ValueError.
         target_scale: see `Likelihood`.
@@ -119,6 +121,7 @@ class Gaussian(Scaled):
     """
 
     term, second = "gaussian", "logvar"
+    numbers = property(Scaled.fixed)
 
     def __init__(
         self,
@@ -177,6 +180,7 @@ class Laplace(Scaled):
     """
 
     term, second = "laplace", "log_scale"
+    numbers = property(Scaled.fixed)
 
     def __init__(self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(scale, learn_scale, target_scale)
@@ -213,11 +217,8 @@ class ContinuousBernoulli(FusedLikelihood):
     """
 
     term = "continuous_bernoulli"
+    numbers = ()
     support = (0.0, 1.0)
-
-    def __init__(self, target_scale: float = 1.0) -> None:
-        super().__init__(target_scale)
-        self.direct = () if type(self) is ContinuousBernoulli else None
 
     def operands(self, recon_x: Tensor, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return _checks.prediction(self.name, "recon_x", recon_x, x)

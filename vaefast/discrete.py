@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
+
+
 class CompositeLikelihood(Likelihood):
     """A likelihood of independent elements whose log-probability is plain torch.
 
@@ -56,7 +59,7 @@ class CompositeLikelihood(Likelihood):
         self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"
     ) -> Tensor:
         parameters = self.split(recon_x)
-        if isinstance(x, Tensor) and x.dtype in (torch.int64, torch.int32, torch.int16):
+        if isinstance(x, Tensor) and x.dtype in _INTEGERS:
             x = x.double()  # counts and labels
         _checks.tensor(self.name, "x", x, target=True)
         first = parameters[0]
@@ -90,6 +93,12 @@ class CompositeLikelihood(Likelihood):
         return value.to(wide)
 
 
+def _draw_counts(rate: Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:
+    """Poisson's draws, in a type that has whole numbers of the usual sizes; a rate of no int64 is none of torch.poisson."""
+    drawn = torch.poisson(rate.double().clamp(max=2.0**62), generator=generator)
+    return drawn.to(torch.promote_types(dtype, torch.float32))
+
+
 class Poisson(CompositeLikelihood):
     """Counts, from the logarithm of their rate: x log_rate - exp(log_rate) - log x!.
 
@@ -110,7 +119,8 @@ class Poisson(CompositeLikelihood):
         return self.split(recon_x)[0].exp()
 
     def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        return torch.poisson(self.mean(recon_x), generator=generator)
+        (log_rate,) = self.split(recon_x)
+        return _draw_counts(log_rate.double().exp(), log_rate.dtype, generator)
 
 
 def _stirling(y: Tensor) -> Tensor:
@@ -160,10 +170,11 @@ class NegativeBinomial(CompositeLikelihood):
         return self.split(recon_x)[0].exp()
 
     def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        log_mean, log_count = self.split(recon_x)
-        count = log_count.double().exp()
-        rate = torch._standard_gamma(count, generator=generator) * (log_mean.double() - log_count.double()).exp()
-        return torch.poisson(rate, generator=generator).to(log_mean.dtype)
+        log_mean, log_count = (t.double() for t in self.split(recon_x))
+        log_count = log_count.clamp(-300, 300)  # as in its density
+        scale = (log_mean - log_count).clamp(max=700).exp()  # finite, for it may be multiplied by 0
+        rate = torch._standard_gamma(log_count.exp(), generator=generator) * scale
+        return _draw_counts(rate, self.split(recon_x)[0].dtype, generator)
 
 
 class ZeroInflatedNegativeBinomial(CompositeLikelihood):
@@ -265,7 +276,8 @@ class DiscretizedLogistic(CompositeLikelihood):
     def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
         mean, log_scale = self.split(recon_x)
         u = torch.rand(mean.shape, generator=generator, device=mean.device, dtype=torch.float64).clamp(min=1e-16)
-        return self._on_grid((mean + log_scale.exp() * torch.logit(u)).to(mean.dtype))
+        drawn = self._on_grid(mean.double() + log_scale.double().exp() * torch.logit(u))
+        return drawn.to(torch.promote_types(mean.dtype, torch.float32))
 
 
 class DiscretizedLogisticMixture(DiscretizedLogistic):

@@ -4,6 +4,8 @@ mean and a sample."""
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from . import densities, discrete
 from ._likelihood import Likelihood as Likelihood
 from .densities import *  # noqa: F403
@@ -38,6 +40,11 @@ def by_name(likelihood: str | Likelihood, *, target_scale: float = 1.0) -> Any:
             raise TypeError(f"vaefast: likelihood must be an object, {likelihood.__name__}(), not the class")
         if not hasattr(likelihood, "log_prob"):
             raise TypeError(f"vaefast: likelihood must be a name or have log_prob, got {type(likelihood).__name__}")
+        if isinstance(likelihood, torch.distributions.Distribution):
+            raise TypeError(
+                "vaefast: likelihood must take the decoder's output with each call, as vaefast.likelihoods.Gaussian() "
+                f"does; torch.distributions.{type(likelihood).__name__} has its parameters already"
+            )
         if target_scale != 1.0:
             raise ValueError("vaefast: give target_scale to the likelihood object")
         return likelihood

@@ -131,14 +131,14 @@ class ELBOLoss(nn.Module):
             (beta is weight is mask is prior_mu is prior_logvar is None)
             and not (return_parts or self.inplace or self.validate or torch.compiler.is_compiling())
             and (self.free_bits is None and self.reduction in ("mean", "sum"))
-            and (direct := getattr(likelihood, "direct", None)) is not None
+            and (numbers := getattr(likelihood, "numbers", None)) is not None
             and (z is None and self.estimator == "analytic")
             and (isinstance(self.beta, (int, float)) and 0 <= self.beta < math.inf)
         ):
             # The checks below take as long as the kernel on a small batch. So the usual call is checked and run in one
             # step in C++, which returns None if anything about the tensors is unusual.
             loss = autograd.plain_elbo_loss(
-                likelihood.term, recon_x, x, mu, logvar, self.beta, self.reduction, likelihood.target_scale, *direct
+                likelihood.term, recon_x, x, mu, logvar, self.beta, self.reduction, likelihood.target_scale, numbers
             )
             if loss is not None:
                 return loss
@@ -164,7 +164,8 @@ class ELBOLoss(nn.Module):
                 raise ValueError(f"{_NAME}: weight must have shape {tuple(batch)}, got {tuple(weight.shape)}")
             _checks.same_device(_NAME, "weight", weight, "x", x)
         if (z is None) != (self.estimator == "analytic"):
-            raise ValueError(f"{_NAME}: z must be given for estimator='mc' and only then")
+            got = "got none" if z is None else f"got one for estimator={self.estimator!r}"
+            raise ValueError(f"{_NAME}: z must be given for estimator='mc' and only then, {got}")
         if self.prior is not None and not (prior_mu is prior_logvar is None):
             raise ValueError(f"{_NAME}: the module has a prior; prior_mu and prior_logvar would be another one")
         if z is not None:
@@ -228,6 +229,9 @@ class ELBOLoss(nn.Module):
         for name, t in {**named, "x": targets, **others, **{f"likelihood.{k}": t for k, t in learned}}.items():
             if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
                 raise ValueError(f"{_NAME}: {name} holds NaN or infinite values")
+        beta = others["beta"]
+        if isinstance(beta, Tensor) and beta < 0:
+            raise ValueError(f"{_NAME}: beta must be at least 0, got {beta.item():g}")
         if x.numel() == 0:
             return
         kind = type(self.likelihood).__name__

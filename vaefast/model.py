@@ -28,8 +28,9 @@ class VAE(nn.Module):
         likelihood: as for ELBOLoss.
         beta: weight of the KL in `loss`.
         prior: p(z), an object with log_prob(z) of shape (B,) and sample(n), such as vaefast.priors.VampPrior of this
-            model's encoder. A module's parameters become the model's. The KL is then estimated at the sample of z as
-            log q(z|x) - log p(z). If None, p(z) is the standard normal and the KL is in closed form.
+            model's encoder, or a torch.distributions object. A module's parameters become the model's. The KL is then
+            estimated at the sample of z as log q(z|x) - log p(z). If None, p(z) is the standard normal and the KL is in
+            closed form.
         latent_shape: of one z, such as (20,), which `sample` needs to know; if None, it is seen at the first `encode`.
 
     Attributes:
@@ -79,7 +80,7 @@ class VAE(nn.Module):
         return getattr(self.criterion, "prior", None)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("likelihood", "prior"):  # nn.Module would keep a module of this name, which no loss looks at
+        if name in ("likelihood", "prior", "beta"):  # nn.Module would keep an attribute that no loss looks at
             raise AttributeError(f"vaefast.VAE: {name} belongs to the criterion; give it to VAE or to a new criterion")
         super().__setattr__(name, value)
 
@@ -161,8 +162,10 @@ class VAE(nn.Module):
         loss: Tensor | tuple[Tensor, functional.ELBO] = self.criterion(recon_x, x, mu, logvar, **options)
         return loss
 
-    def elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> functional.ELBO:
-        """The true bound (beta = 1) and its parts per sample, each (B,), from one sample of z.
+    def elbo(
+        self, x: Tensor, *, mask: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> functional.ELBO:
+        """The true bound (beta = 1) and its parts per sample, each (B,), from one sample of z; mask as for `loss`.
 
         Raises:
             ValueError: the likelihood has optimal_scale, which has seen x, so that there is no p(x|z) to bound.
@@ -175,8 +178,9 @@ class VAE(nn.Module):
         check_model("vaefast.VAE.elbo", self.likelihood)
         recon_x, mu, logvar, z = self._decoded(x, generator)
         if z is None:
-            return functional.elbo(recon_x, x, mu, logvar, likelihood=self.likelihood)
-        elbo: functional.ELBO = self.criterion(recon_x, x, mu, logvar, z=z, beta=1.0, return_parts=True)[1]
+            return functional.elbo(recon_x, x, mu, logvar, likelihood=self.likelihood, mask=mask)
+        options = dict(z=z, beta=1.0, mask=mask, return_parts=True)
+        elbo: functional.ELBO = self.criterion(recon_x, x, mu, logvar, **options)[1]
         return elbo
 
     def _decoded(self, x: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor, Tensor, Tensor | None]:
@@ -220,6 +224,10 @@ class VAE(nn.Module):
 
     def _draw_z(self, n: int, generator: torch.Generator | None) -> Tensor:
         """n samples of the prior."""
+        if isinstance(self.prior, torch.distributions.Distribution):
+            if generator is not None:
+                raise ValueError(f"vaefast.VAE.sample: {type(self.prior).__name__}.sample takes no generator")
+            return self.prior.sample((n,))
         if self.prior is not None:
             return self.prior.sample(n, **_given(generator=generator))
         if self.latent_shape is None:
@@ -238,6 +246,7 @@ class VAE(nn.Module):
         num_samples: int = ...,
         *,
         chunk_size: int = ...,
+        mask: Tensor | None = ...,
         return_ess: Literal[False] = ...,
         generator: torch.Generator | None = ...,
     ) -> Tensor: ...
@@ -249,6 +258,7 @@ class VAE(nn.Module):
         num_samples: int = ...,
         *,
         chunk_size: int = ...,
+        mask: Tensor | None = ...,
         return_ess: Literal[True],
         generator: torch.Generator | None = ...,
     ) -> tuple[Tensor, Tensor]: ...
@@ -260,6 +270,7 @@ class VAE(nn.Module):
         num_samples: int = 5000,
         *,
         chunk_size: int = 50,
+        mask: Tensor | None = None,
         return_ess: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
@@ -272,6 +283,7 @@ class VAE(nn.Module):
             x: data, shape (B, D).
             num_samples: importance samples per datum.
             chunk_size: how many of them the decoder sees at once.
+            mask: as for `loss`; the bounds are then on log p of the elements that are True.
             return_ess: also return the effective sample size, (sum w)^2 / sum w^2, of shape (B,): an estimate that rests on
                 few of its samples is not to be trusted.
 
@@ -284,12 +296,18 @@ class VAE(nn.Module):
             >>> log_px.shape, bool((ess > 1).all())
             (torch.Size([3]), True)
         """
-        bounds = self.bounds(x, num_samples, chunk_size=chunk_size, generator=generator)
+        bounds = self.bounds(x, num_samples, chunk_size=chunk_size, mask=mask, generator=generator)
         return (bounds.log_px, bounds.ess) if return_ess else bounds.log_px
 
     @torch.no_grad()
     def bounds(
-        self, x: Tensor, num_samples: int = 5000, *, chunk_size: int = 50, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        num_samples: int = 5000,
+        *,
+        chunk_size: int = 50,
+        mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Bounds:
         """log p(x) and the ELBO from the same importance samples, as `log_likelihood` takes them.
 
@@ -297,7 +315,7 @@ class VAE(nn.Module):
         log p(x), the logarithm of their mean.
 
         Args:
-            x, num_samples, chunk_size, generator: as for `log_likelihood`.
+            x, num_samples, chunk_size, mask, generator: as for `log_likelihood`.
 
         Returns:
             Bounds(log_px, elbo, log_likelihood, kl, ess), each of shape (B,); elbo = log_likelihood - kl.
@@ -314,7 +332,7 @@ class VAE(nn.Module):
         def chunk(samples: int) -> tuple[Tensor, Tensor]:
             z = functional.reparameterize(mu, logvar, num_samples=samples, generator=generator)
             recon_x = self.decode_samples(z)
-            return fit_and_ratio(recon_x, x, z, mu, logvar, likelihood=self.likelihood, prior=self.prior)
+            return fit_and_ratio(recon_x, x, z, mu, logvar, likelihood=self.likelihood, prior=self.prior, mask=mask)
 
         chunks = (chunk(min(chunk_size, num_samples - done)) for done in range(0, num_samples, chunk_size))
         return _importance.bounds(chunks, functional.gaussian_kl(mu, logvar) if self.prior is None else None)
@@ -333,7 +351,13 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def posterior_gap(
-        self, x: Tensor, *, num_samples: int = 5000, chunk_size: int = 50, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        num_samples: int = 5000,
+        *,
+        chunk_size: int = 50,
+        mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """log p(x) - ELBO(x), shape (B,): an estimate of KL(q(z|x) || p(z|x)), by importance sampling.
 
@@ -341,14 +365,14 @@ class VAE(nn.Module):
         sample, and more of them raise it, in expectation, to its true value.
 
         Args:
-            x, num_samples, chunk_size, generator: as for `log_likelihood`.
+            x, num_samples, chunk_size, mask, generator: as for `log_likelihood`.
 
         Example:
             >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6))
             >>> bool((vae.posterior_gap(torch.rand(3, 6).round(), num_samples=100) > 0).all())
             True
         """
-        bounds = self.bounds(x, num_samples, chunk_size=chunk_size, generator=generator)
+        bounds = self.bounds(x, num_samples, chunk_size=chunk_size, mask=mask, generator=generator)
         return bounds.log_px - bounds.elbo
 
 

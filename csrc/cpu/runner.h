@@ -79,24 +79,36 @@ class TileRunner {
   }
 
   void evaluate(const Tile& t, int operands, typename Loops<T>::Map map, T coef) {
-    const int64_t n = t.size(), chunks = far_ ? std::max<int64_t>(1, n / kChunk) : 1;
-    const int64_t chunk = (n / chunks + 31) / 16 * 16;  // whole vectors, about as many in each
-    Lines lines[2 * kMaxOperands];
-    for (int k = 0; far_ && k < operands; ++k) {
-      const View &x = a_.operand[k], &g = a_.grad[k];
-      // What is not direct was read before as a whole tile, and is written afterwards.
-      lines[2 * k] = Lines(x, t, is_direct<T>(x, t) ? 2 * kChunk : n);
-      lines[2 * k + 1] = Lines(g, t, is_direct<T>(g, t) ? 2 * kChunk : 0);
+    const int64_t n = t.size();
+    if (!far_) {
+      prepare(operand_, n, value_);
+      map(operand_, n, coef, value_, gradient_);
+      return;
     }
+    Lines lines[2 * kMaxOperands];
+    for (int k = 0; k < operands; ++k) {
+      lines[2 * k] = operand_lines(k, t, kAhead);
+      lines[2 * k + 1] = Lines(a_.grad[k], t, gradient_[k] == gradient_buffer_[k] ? 0 : kAhead);
+    }
+    // Of like sizes, and multiples of 16, so that vectors end where they do in a sweep that is not cut.
+    const int64_t chunks = std::max<int64_t>(1, n / kChunk), chunk = ((n + chunks - 1) / chunks + 15) / 16 * 16;
     for (int64_t begin = 0; begin < n; begin += chunk) {
       const int64_t size = std::min(chunk, n - begin);
       const T* operand[kMaxOperands];
       T* gradient[kMaxOperands];
-      for (int k = 0; k < operands; ++k) operand[k] = operand_[k] + begin, gradient[k] = gradient_[k] + begin;
+      for (int k = 0; k < operands; ++k) {
+        operand[k] = operand_[k] + begin;
+        gradient[k] = gradient_[k] + begin;
+      }
       for (const Lines& l : lines) l.fetch(begin, size);
       prepare(operand, size, value_ + begin);
       map(operand, size, coef, value_ + begin, gradient);
     }
+  }
+
+  // What of operand k is not read yet: the next tile where this one is in a buffer already.
+  Lines operand_lines(int k, const Tile& t, int64_t ahead) const {
+    return Lines(a_.operand[k], t, operand_[k] == operand_buffer_[k] ? t.size() : ahead);
   }
 
   void prepare(const T* const* operand, int64_t n, T* value) {
@@ -119,7 +131,7 @@ class TileRunner {
       const Tile out{row, t.col, t.rows, t.cols};
       draw(key, first, t, out);
       const float* eps = normal_buffer_ + first % 4;
-      if (k == 0) loops_.stddev(operand_[1], n, stddev_);
+      if (k == 0) loops_.stddev(operand_[1], n, stddev_);  // after the noise, which gave memory time to bring logvar
       if (backward) {
         const bool add = a_.term >= 0 || k > 0;
         const T* grad_z = gather(loops_, s.grad_z, out, 1, scratch_);
@@ -132,21 +144,27 @@ class TileRunner {
     }
   }
 
-  // Noise for the tile from element `first` on. Its chunks are shorter, as they take longer.
+  // Noise for the tile, from element `first` on, while memory brings what is then read and written.
   void draw(const NoiseKey& key, uint64_t first, const Tile& t, const Tile& out) {
-    const int64_t blocks = (int64_t(first % 4) + t.size() + 3) / 4, chunk = far_ ? kChunk / 8 : blocks;
-    Lines lines[6];
-    if (far_) {
-      const Sampling& s = a_.sampling;
-      int i = 0;
-      for (const View* v : {&a_.operand[0], &a_.operand[1], &a_.grad[0], &a_.grad[1]}) lines[i++] = Lines(*v, t);
-      for (const View* v : {&s.z, &s.grad_z}) lines[i++] = Lines(*v, out);
-    }
+    const int64_t blocks = (int64_t(first % 4) + t.size() + 3) / 4;
+    if (!far_) return normals_(key.seed, key.offset, first / 4, blocks, normal_buffer_);
+    const Sampling& s = a_.sampling;
+    const Lines lines[] = {s.grad_z.data ? Lines() : operand_lines(0, t, 0),
+                           operand_lines(1, t, 0),
+                           Lines(a_.grad[0], t, 0),
+                           Lines(a_.grad[1], t, 0),
+                           Lines(s.z, out, 0),
+                           Lines(s.grad_z, out, 0)};
+    constexpr int64_t chunk = kNoiseChunk / 4;
     for (int64_t b = 0; b < blocks; b += chunk) {
-      for (const Lines& l : lines) l.fetch(4 * b, 4 * chunk);
+      for (const Lines& l : lines) l.fetch(4 * b, kNoiseChunk);
       normals_(key.seed, key.offset, first / 4 + b, std::min(chunk, blocks - b), normal_buffer_ + 4 * b);
     }
   }
+
+  // Elements: of a chunk, and how far ahead of one memory is asked. Shorter or nearer ones, and longer or farther ones,
+  // took longer.
+  static constexpr int64_t kChunk = 256, kNoiseChunk = 128, kAhead = 512;
 
   const SweepArgs& a_;
   const Tiling tiling_;

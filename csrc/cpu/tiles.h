@@ -1,5 +1,4 @@
-// The tiles that a sweep is cut into, and what moves them: into L1 in the compute type where they are not that already,
-// back to memory, and in time.
+// The tiles that a sweep is cut into, and how they get into L1, in the compute type, and back to memory.
 #pragma once
 
 #include <algorithm>
@@ -71,28 +70,31 @@ void scatter(const Loops<T>& loops, const T* x, const View& v, const Tile& t, do
   }
 }
 
-// Where caches do not hold a sweep, its tiles are computed in chunks, before each of which memory is asked for what
-// comes next: processors do so by themselves, but only up to the end of a page. Noise leaves memory time from fewer
-// elements on.
-inline bool is_far(const SweepArgs& a) { return a.rows * a.cols >= (a.term < 0 ? int64_t(1) << 20 : int64_t(1) << 22); }
-constexpr int64_t kChunk = 256;  // elements
+// Whether caches do not hold a sweep. Its tiles are then computed in chunks, before each of which memory is asked for
+// what comes next: processors do so by themselves, but only up to the end of a page. In the cache the requests would
+// cost more than they bring, except beside noise, which takes longer.
+inline bool is_far(const SweepArgs& a) {
+  const int64_t samples = a.sampling.samples, elements = a.rows * a.cols * std::max<int64_t>(1, samples);
+  return elements >= int64_t(1) << (samples > 0 ? 18 : 22);
+}
 
 // The lines in memory of a tile's elements, or of those `ahead` of them, where they lie one after another.
 class Lines {
  public:
   Lines() = default;
-  Lines(const View& v, const Tile& t, int64_t ahead = 0) {
+  Lines(const View& v, const Tile& t, int64_t ahead) {
     if (!v.data || v.col_stride == 0 || !is_contiguous(v, t)) return;
     itemsize_ = itemsize(v.dtype);
-    data_ = at(v, t.row, t.col) + ahead * itemsize_;
+    first_ = reinterpret_cast<uintptr_t>(at(v, t.row, t.col)) + ahead * itemsize_;
   }
 
   void fetch(int64_t begin, int64_t size) const {
-    for (int64_t i = begin * itemsize_; i < (begin + size) * itemsize_; i += 64) __builtin_prefetch(data_ + i);
+    for (int64_t i = begin * itemsize_; i < (begin + size) * itemsize_; i += 64)
+      __builtin_prefetch(reinterpret_cast<const void*>(first_ + i));
   }
 
  private:
-  const char* data_ = nullptr;
+  uintptr_t first_ = 0;  // may lie beyond the tensor
   int64_t itemsize_ = 0;
 };
 

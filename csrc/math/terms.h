@@ -5,8 +5,8 @@
 //   arity     the number of operands, at most kMaxOperands; the prediction first
 //   target    the operand that holds data: it is multiplied by target_scale and may be bool or uint8; -1 for none
 //   prepare   optional: a number that evaluate takes before d, of the operands that `prepared_from` lists. A CPU makes
-//             it for a whole tile first: two short loops keep more elements in flight than one whose chain of dependent
-//             operations is long. Where those operands are one number each, it is made once for the tile
+//             it for many elements first: two short loops keep more elements in flight than one whose chain of
+//             dependent operations is long. Where those operands are one number each, it is made once
 //   evaluate  the term of one element, in nats, and in d its derivative by every operand
 // Formulas are chosen to keep their digits where the textbook form loses them; docs/accuracy.md has the measured
 // errors. Where no gradient is asked for, the compiler drops what only d needs.

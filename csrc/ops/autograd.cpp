@@ -214,7 +214,7 @@ bool is_target(const Tensor& t) {
 
 std::optional<Tensor> plain_elbo_loss(const std::string& likelihood, const Tensor& recon_x, const Tensor& x,
                                       const Tensor& mu, const Tensor& logvar, double beta, const std::string& reduction,
-                                      double target_scale, std::optional<double> parameter) {
+                                      double target_scale, const std::vector<double>& numbers) {
   if (c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode)) return std::nullopt;
   for (const Tensor* t : {&recon_x, &x, &mu, &logvar}) {
     if (!is_ordinary(*t) || t->device() != x.device()) return std::nullopt;
@@ -226,10 +226,8 @@ std::optional<Tensor> plain_elbo_loss(const std::string& likelihood, const Tenso
       find<Tensor(std::string, at::TensorList, at::TensorList, const OptionalTensor&, const OptionalTensor&,
                   const OptionalTensor&, double, std::string, int64_t, double)>("vaefast::elbo_loss");
   Tensors operands{recon_x, x};
-  if (parameter) {
-    const at::ScalarType type = recon_x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    operands.push_back(at::scalar_tensor(*parameter, recon_x.options().dtype(type)));
-  }
+  const at::ScalarType type = recon_x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  for (const double number : numbers) operands.push_back(at::scalar_tensor(number, recon_x.options().dtype(type)));
   return op.call(likelihood, operands, {mu, logvar}, {}, {}, {}, beta, reduction, 1, target_scale);
 }
 

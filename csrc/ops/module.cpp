@@ -61,7 +61,7 @@ void set_cpu_isa(const std::string& name) {
 
 py::object try_elbo_loss(const std::string& likelihood, py::handle recon_x, py::handle x, py::handle mu,
                          py::handle logvar, double beta, const std::string& reduction, double target_scale,
-                         std::optional<double> parameter) {
+                         const std::vector<double>& numbers) {
   for (const py::handle h : {recon_x, x, mu, logvar}) {
     if (!THPVariable_CheckExact(h.ptr())) return py::none();
   }
@@ -70,7 +70,7 @@ py::object try_elbo_loss(const std::string& likelihood, py::handle recon_x, py::
   {
     const py::gil_scoped_release release;
     loss = plain_elbo_loss(likelihood, tensor(recon_x), tensor(x), tensor(mu), tensor(logvar), beta, reduction,
-                           target_scale, parameter);
+                           target_scale, numbers);
   }
   if (!loss) return py::none();
   return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(*loss)));
@@ -84,8 +84,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("cpu_isa", [] { return cpu::kIsaNames[cpu::isa_in_use()]; }, "The instruction set in use.");
   m.def("cached_bytes", &cached_bytes, "Bytes held for the next large results.");
   m.def("empty_cache", &empty_cache, "Give them back to the system.");
-  m.def("plain_elbo_loss", &try_elbo_loss, "elbo_loss of ordinary tensors, or None where Python must look at them.",
-        py::arg(), py::arg(), py::arg(), py::arg(), py::arg(), py::arg(), py::arg(), py::arg(),
-        py::arg() = std::nullopt);
+  m.def("plain_elbo_loss", &try_elbo_loss, "elbo_loss of ordinary tensors, or None where Python must look at them.");
   m.def("set_cpu_isa", &set_cpu_isa, py::arg("name"), "Use one instruction set; for tests and measurements.");
 }
