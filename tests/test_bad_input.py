@@ -71,6 +71,8 @@ WRONG = {
     "batch_dims": (lambda: VF.gaussian_kl(MU, LOGVAR, batch_dims=3), ValueError, "batch_dims must be between 0 and 2, the dimensions of mu, got 3"),
     "likelihood name": (lambda: loss(likelihood="bernouli"), ValueError, "likelihood must be one of 'bernoulli', 'bernoulli_probs', 'gaussian', .*, got 'bernouli'"),
     "likelihood object": (lambda: loss(likelihood=3), TypeError, "likelihood must be a name or have log_prob, got int"),
+    "a distribution": (lambda: loss(likelihood=torch.distributions.Bernoulli(logits=LOGITS)), TypeError, r"torch.distributions.Bernoulli has its parameters already"),
+    "values, a negative beta": (lambda: loss(beta=torch.tensor(-1.0), module={"validate": True}), ValueError, "beta must be at least 0, got -1"),
     "likelihood class": (lambda: loss(likelihood=likelihoods.Gaussian), TypeError, r"likelihood must be an object, Gaussian\(\), not the class"),
     "two target scales": (lambda: VF.elbo(LOGITS, X, MU, LOGVAR, likelihood=likelihoods.Bernoulli(), target_scale=0.5), ValueError, "give target_scale to the likelihood object"),
     "no counts": (lambda: loss(x=None, likelihood="poisson"), TypeError, "x must be a torch.Tensor, got NoneType"),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import vaefast
 from tests.cases import CASES
 from vaefast import autograd
 from vaefast import functional as VF
@@ -46,3 +47,57 @@ def test_many_samples_are_their_parts():
     eps = VF.reparameterize(torch.zeros(shape), torch.zeros(shape))
     z = call(shape[0])[0]
     torch.testing.assert_close(z, mu + torch.exp(0.5 * logvar) * eps)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_loss_beyond_the_caches_is_its_parts(likelihood, inplace, dtype):
+    """With images as they are stored, a mask, a scale of one number, and gradients over the operand that is read."""
+    rows, cols = 2**22 // 1001 + 1, 1001
+    recon_x, mu, logvar = (torch.randn(rows, n, dtype=dtype) for n in (cols, 2, 2))
+    x, mask = torch.randint(0, 256, (rows, cols), dtype=torch.uint8), torch.rand(rows, cols) < 0.9
+    criterion = vaefast.ELBOLoss(likelihood, reduction="sum", inplace=inplace, target_scale=1 / 255)
+
+    def call(part):
+        leaves = [t[part].clone().requires_grad_() for t in (recon_x, mu, logvar)]
+        loss = criterion(leaves[0] + 0, x[part], *leaves[1:], mask=mask[part])
+        return torch.autograd.grad(loss, leaves)
+
+    whole = call(slice(None))
+    for part in (slice(0, 50), slice(rows - 50, rows)):
+        for got, expected in zip(whole, call(part), strict=True):
+            assert torch.equal(got[part], expected)
+
+
+@pytest.mark.parametrize("kl", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_several_samples_beyond_the_caches_are_their_parts(dtype, kl):
+    rows, cols, count = (3300, 80, 1) if kl else (1100, 80, 3)  # 2^18 samples
+    mu, logvar = (torch.randn(rows, cols).to(dtype) for _ in range(2))
+    upstream = torch.randn(count, rows, cols).to(dtype)
+
+    def call(count):
+        torch.manual_seed(7)
+        leaves = [t.detach().requires_grad_() for t in (mu, logvar)]
+        if kl:
+            z, divergence = VF.rsample_kl(*leaves)
+            z = z[None]
+            total = (z * upstream).sum() + divergence.sum()
+        else:
+            z = VF.reparameterize(*leaves, num_samples=count)
+            total = (z * upstream[:count]).sum()
+        return z, torch.autograd.grad(total, leaves)
+
+    (z, grads), (first, _) = call(count), call(1)
+    assert torch.equal(z[:1], first)
+    torch.manual_seed(7)
+    eps = VF.reparameterize(torch.zeros(rows, cols), torch.zeros(rows, cols), num_samples=count)
+    sigma, g = torch.exp(0.5 * logvar.float()), upstream.float()
+    tolerance = dict(rtol=2e-2, atol=2e-2) if dtype == torch.bfloat16 else dict(rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(z.float(), mu.float() + sigma * eps, **tolerance)
+    by_mu, by_logvar = g.sum(0), (g * sigma * eps / 2).sum(0)
+    if kl:
+        by_mu, by_logvar = by_mu + mu.float(), by_logvar + torch.expm1(logvar.float()) / 2
+    torch.testing.assert_close(grads[0].float(), by_mu, **tolerance)
+    torch.testing.assert_close(grads[1].float(), by_logvar, **tolerance)

@@ -1,5 +1,6 @@
 """The everyday call of ELBOLoss, which is checked and run in one step: what it takes, and what it leaves to Python."""
 
+import math
 import subprocess
 import sys
 
@@ -72,17 +73,33 @@ def test_everyday_call_leaves_the_unusual_to_python(place):
     torch.func.vmap(under_vmap)(ordinary[None])
 
 
-def test_everyday_call_heeds_a_likelihood_that_is_not_its_own():
-    class Smoothed(likelihoods.Bernoulli):
+@pytest.mark.parametrize(
+    "base", [likelihoods.Bernoulli, likelihoods.ContinuousBernoulli, likelihoods.Gaussian, likelihoods.Laplace]
+)
+def test_everyday_call_heeds_a_subclass(base):
+    class Smoothed(base):
         def operands(self, recon_x, x, mask=None):
             return super().operands(recon_x, 0.9 * x + 0.05, mask)
 
+    recon_x, x, mu, logvar = inputs((3, 4), (3, 2))
+    got = ELBOLoss(Smoothed())(recon_x, x, mu, logvar)
+    assert torch.equal(got, ELBOLoss(Smoothed())(recon_x, x, mu, logvar, beta=1.0))
+    torch.testing.assert_close(got, ELBOLoss(base())(recon_x, 0.9 * x + 0.05, mu, logvar))
+
+
+def test_everyday_call_refuses_an_infinite_scale():
+    likelihood = likelihoods.Gaussian()
+    likelihood.logvar = math.inf
+    with pytest.raises(ValueError, match="logvar must be a finite number, got inf"):
+        ELBOLoss(likelihood)(*inputs((3, 4), (3, 2)))
+
+
+def test_everyday_call_heeds_a_likelihood_that_is_not_its_own():
     class Plain:  # no nn.Module
         def log_prob(self, recon_x, x, mask=None):
             return -(recon_x - x).square().sum(1)
 
     args = inputs((3, 4), (3, 2))
-    assert torch.equal(ELBOLoss(Smoothed())(*args), ELBOLoss(Smoothed())(*args, beta=1.0))
     expected = VF.gaussian_kl(*args[2:]).mean() + (args[0] - args[1]).square().sum(1).mean()
     torch.testing.assert_close(ELBOLoss(Plain())(*args), expected)
 

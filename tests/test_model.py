@@ -383,7 +383,7 @@ def test_a_criterion_that_estimates_the_kl():
 
 def test_what_belongs_to_the_criterion():
     vae = vaefast.mlp_vae((4,))
-    for name, value in (("prior", GaussianPrior([0.0], [0.0])), ("likelihood", likelihoods.Gaussian())):
+    for name, value in (("prior", GaussianPrior([0.0], [0.0])), ("likelihood", likelihoods.Gaussian()), ("beta", 2.0)):
         with pytest.raises(AttributeError, match=f"{name} belongs to the criterion"):
             setattr(vae, name, value)
     with pytest.raises(TypeError, match="vaefast.VAE: prior must have log_prob and sample, got Linear"):
