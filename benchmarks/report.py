@@ -163,30 +163,27 @@ is what a call holds beyond its inputs.
 """
 
 
-def section(results: Results, files: str) -> str:
-    """What docs/speed.md shows of one machine."""
-    stamp = results["stamp"]
-    loss, sampling, scaling, linear, training = (markdown(*table) for table in tables(results))
-    return f"""
-### {stamp["gpu"] or stamp["cpu"]}
+INTRODUCTIONS = (
+    "Forward and backward pass of the loss:",
+    "Reparameterized samples, forward and backward:",
+    "The cost of a pixel, from what fits in a cache to what does not:",
+    "A linear layer with its Bernoulli likelihood, in blocks (`linear_bernoulli_log_likelihood`) and whole:",
+    "Whole training steps (encoder, decoder, Adam), in samples per second:",
+)
 
-{where(stamp)} ([all figures]({files}.json)).
+
+def section(results: Results, files: str) -> str:
+    """What docs/speed.md shows of one machine, whose name the files have."""
+    shown = zip(INTRODUCTIONS, tables(results), strict=True)
+    text = "\n".join(f"{what}\n\n{markdown(header, rows)}" for what, (header, rows) in shown if rows)
+    return f"""
+### {Path(files).name}
+
+{where(results["stamp"])} ([all figures]({files}.json)).
 
 ![throughput against size]({files}.png)
 
-{loss}
-Reparameterized samples, forward and backward:
-
-{sampling}
-The cost of a pixel, from what fits in a cache to what does not:
-
-{scaling}
-A linear layer with its Bernoulli likelihood, in blocks (`linear_bernoulli_log_likelihood`) and with its output whole:
-
-{linear}
-Whole training steps (encoder, decoder, Adam), in samples per second:
-
-{training}"""
+{text}"""
 
 
 STEPS = {

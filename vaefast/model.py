@@ -34,7 +34,8 @@ class VAE(nn.Module):
         latent_shape: of one z, such as (20,), which `sample` needs to know; if None, it is seen at the first `encode`.
 
     Attributes:
-        criterion: the ELBOLoss behind `loss`, which owns likelihood, beta and prior; another one may take its place.
+        criterion: the ELBOLoss behind `loss`, which owns likelihood, beta and prior. Another one may take its place and
+            then brings its own: ELBOLoss(vae.likelihood, free_bits=0.1) keeps the likelihood.
 
     Raises:
         TypeError: prior has no log_prob or no sample.

@@ -20,7 +20,8 @@ class VampPrior(nn.Module):
 
     Args:
         encoder: the model's own, and left to it: it returns (mu, logvar) or one tensor that is split in two along
-            dimension 1.
+            dimension 1. The prior keeps this very module, which sees the pseudo-inputs in every call: batch normalization
+            counts them in.
         pseudo_inputs: where the u_c start, shape (C, D), for instance C training samples: a parameter from now on.
 
     Raises:
