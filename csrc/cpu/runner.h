@@ -113,7 +113,7 @@ class TileRunner {
 
   void prepare(const T* const* operand, int64_t n, T* value) {
     const int from = Terms::prepared_from[a_.term];
-    if (from == 0) return;
+    if (from == 0 || n == 0) return;
     bool one = true;
     for (int k = 0; k < Terms::arity[a_.term]; ++k) one &= !(from >> k & 1) || is_one_number(a_.operand[k]);
     loops_.prepare[a_.term](operand, one ? 1 : n, value);
