@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from . import _checks, _importance, functional
 from ._importance import Bounds
 from ._likelihood import Likelihood
+from .functional import ELBO
 from .losses import ELBOLoss
 from .objectives import check_model, fit_and_ratio
 
@@ -126,7 +127,7 @@ class VAE(nn.Module):
         mask: Tensor | None = ...,
         return_parts: Literal[True],
         generator: torch.Generator | None = ...,
-    ) -> tuple[Tensor, functional.ELBO]: ...
+    ) -> tuple[Tensor, ELBO]: ...
 
     def loss(
         self,
@@ -137,7 +138,7 @@ class VAE(nn.Module):
         mask: Tensor | None = None,
         return_parts: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Tensor | tuple[Tensor, functional.ELBO]:
+    ) -> Tensor | tuple[Tensor, ELBO]:
         """The mean over the batch of -log p(x|z) + beta * KL, a scalar in nats; see ELBOLoss for the arguments' errors.
 
         Args:
@@ -160,12 +161,9 @@ class VAE(nn.Module):
         """
         recon_x, mu, logvar, z = self._decoded(x, generator)
         options = _given(z=z, beta=beta, weight=weight, mask=mask, return_parts=return_parts or None)
-        loss: Tensor | tuple[Tensor, functional.ELBO] = self.criterion(recon_x, x, mu, logvar, **options)
-        return loss
+        return self.criterion(recon_x, x, mu, logvar, **options)
 
-    def elbo(
-        self, x: Tensor, *, mask: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> functional.ELBO:
+    def elbo(self, x: Tensor, *, mask: Tensor | None = None, generator: torch.Generator | None = None) -> ELBO:
         """The true bound (beta = 1) and its parts per sample, each (B,), from one sample of z; mask as for `loss`.
 
         Raises:
@@ -180,9 +178,7 @@ class VAE(nn.Module):
         recon_x, mu, logvar, z = self._decoded(x, generator)
         if z is None:
             return functional.elbo(recon_x, x, mu, logvar, likelihood=self.likelihood, mask=mask)
-        options = dict(z=z, beta=1.0, mask=mask, return_parts=True)
-        elbo: functional.ELBO = self.criterion(recon_x, x, mu, logvar, **options)[1]
-        return elbo
+        return self.criterion(recon_x, x, mu, logvar, z=z, beta=1.0, mask=mask, return_parts=True)[1]
 
     def _decoded(self, x: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor, Tensor, Tensor | None]:
         """(recon_x, mu, logvar, z); z is None where the criterion has the KL in closed form and asks for no sample."""
@@ -351,29 +347,21 @@ class VAE(nn.Module):
         )
 
     @torch.no_grad()
-    def posterior_gap(
-        self,
-        x: Tensor,
-        num_samples: int = 5000,
-        *,
-        chunk_size: int = 50,
-        mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
+    def posterior_gap(self, x: Tensor, num_samples: int = 5000, **options: Any) -> Tensor:
         """log p(x) - ELBO(x), shape (B,): an estimate of KL(q(z|x) || p(z|x)), by importance sampling.
 
         Both terms come from the same samples: the gap of an exact posterior is 0 and not noise. So is the gap of a single
         sample, and more of them raise it, in expectation, to its true value.
 
         Args:
-            x, num_samples, chunk_size, mask, generator: as for `log_likelihood`.
+            x, num_samples, options: as for `log_likelihood`: chunk_size, mask, generator.
 
         Example:
             >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6))
             >>> bool((vae.posterior_gap(torch.rand(3, 6).round(), num_samples=100) > 0).all())
             True
         """
-        bounds = self.bounds(x, num_samples, chunk_size=chunk_size, mask=mask, generator=generator)
+        bounds = self.bounds(x, num_samples, **options)
         return bounds.log_px - bounds.elbo
 
 
