@@ -1,4 +1,5 @@
-"""Which of the two paths a call takes: the fused operator, or the composite of reference.py, which is right everywhere."""
+"""Which of the two paths a call takes: the fused operator, or the composite of reference.py, which is right everywhere; and
+whether it may work in place."""
 
 from collections.abc import Sequence
 
@@ -48,3 +49,18 @@ def traced_constant(number: float) -> float:
             if number == usual:
                 return usual
     return number
+
+
+def is_writable(prediction: Tensor, *others: Tensor | None) -> bool:
+    """Whether the gradient may stand where the prediction does: no leaf's memory, nobody else's, not a sigmoid's result."""
+    base = prediction if prediction._base is None else prediction._base
+    if base.is_leaf or not prediction.requires_grad or not prediction.is_contiguous():
+        return False
+    kept = list(others)
+    for t in (prediction, base):
+        if hasattr(t.grad_fn, "_raw_saved_result"):
+            return False
+        if isinstance(t.grad_fn, torch.autograd.function.BackwardCFunction):  # written in Python, or compiled
+            kept += t.grad_fn.saved_tensors
+    own = prediction.untyped_storage().data_ptr()
+    return all(t is None or t.untyped_storage().data_ptr() != own for t in kept)

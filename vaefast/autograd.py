@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _ops, reference
-from ._paths import has_kernel, needs_composite, needs_grad, traced_constant
+from ._paths import has_kernel, is_writable, needs_composite, needs_grad, traced_constant
 from ._vjp import Grads, bits, composite_vjp, fits_one_pass, kl_term, scaled, spread, sum_of, swept
 
 plain_elbo_loss = _ops.plain_elbo_loss  # elbo_loss of four ordinary tensors, or None; not for torch.compile
@@ -270,25 +270,10 @@ def elbo_loss(
     inputs = (*operands, *latent)
     if not needs_grad((*inputs, weight, beta_tensor)):
         return _ops.elbo(likelihood, operands, latent, *options, 0)[:3]
-    inplace = inplace and not own_grad and fits_one_pass(inputs) and _is_writable(*inputs, mask, weight)
+    inplace = inplace and not own_grad and fits_one_pass(inputs) and is_writable(*inputs, mask, weight)
     return ElboLoss.apply(
         likelihood, reduction, batch_dims, target_scale, inplace, parts, len(operands), mask, weight, beta, *inputs
     )
-
-
-def _is_writable(prediction: Tensor, *others: Tensor | None) -> bool:
-    """Whether the gradient may stand where the prediction does: no leaf's memory, nobody else's, not a sigmoid's result."""
-    base = prediction if prediction._base is None else prediction._base
-    if base.is_leaf or not prediction.requires_grad or not prediction.is_contiguous():
-        return False
-    kept = list(others)
-    for t in (prediction, base):
-        if hasattr(t.grad_fn, "_raw_saved_result"):
-            return False
-        if isinstance(t.grad_fn, torch.autograd.function.BackwardCFunction):  # written in Python, or compiled
-            kept += t.grad_fn.saved_tensors
-    own = prediction.untyped_storage().data_ptr()
-    return all(t is None or t.untyped_storage().data_ptr() != own for t in kept)
 
 
 class Rsample(torch.autograd.Function):
