@@ -1,8 +1,11 @@
 """inplace=True: the gradient over the decoder's output, and over nothing else."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.test_losses import SHAPES, inputs
 from vaefast import ELBOLoss
@@ -109,20 +112,68 @@ class Rectified(torch.autograd.Function):
         return torch.where(ctx.saved_tensors[0] > 0, grad, 0.0)
 
 
-@pytest.mark.parametrize("last", ["compiled relu", "compiled tanh", "compiled linear", "own function"])
+class Same(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, h):
+        return h.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+ENDS = {
+    "compiled relu": nn.ReLU(),
+    "compiled linear": nn.Identity(),
+    "saves its result": Rectified.apply,
+    "hooks that copy": Rectified.apply,
+    "saves nothing": Same.apply,
+    "linear": nn.Identity(),
+}
+
+
+@pytest.mark.parametrize("last", ENDS)
 def test_in_place_beside_what_python_or_a_compiler_saved(last):
-    layer = nn.Linear(5, 6)
-    end = {"compiled relu": nn.ReLU(), "compiled tanh": nn.Tanh(), "own function": Rectified.apply}.get(
-        last, nn.Identity()
-    )
-    decoder = nn.Sequential(layer, end) if isinstance(end, nn.Module) else lambda h: end(layer(h))
+    layer, end, calls = nn.Linear(5, 6), ENDS[last], []
+
+    def decoder(h):
+        calls.append(h)
+        return end(layer(h))
+
     if last.startswith("compiled"):
-        decoder = torch.compile(decoder, backend="aot_eager")
+        decoder = torch.compile(nn.Sequential(layer, end), backend="aot_eager")
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach(), lambda t: t.clone())
     h, x, z = torch.randn(4, 5), torch.rand(4, 6), torch.zeros(4, 2)
     grads = []
     for inplace in (False, True):
-        recon_x = decoder(h)
+        with hooks if last == "hooks that copy" else contextlib.nullcontext():
+            recon_x = decoder(h)
         before = recon_x.detach().clone()
         grads.append(torch.autograd.grad(ELBOLoss("gaussian", inplace=inplace)(recon_x, x, z, z), layer.weight)[0])
-        assert torch.equal(before, recon_x) == (not inplace or last != "compiled linear")
+        assert torch.equal(before, recon_x) == (not inplace or last not in ("saves nothing", "linear"))
+    assert torch.equal(*grads)
+
+
+def test_in_place_computes_nothing_again():
+    layer, calls = nn.Linear(5, 6), []
+
+    def decoder(h):
+        calls.append(h)
+        return Rectified.apply(layer(h))
+
+    h, x, z = torch.randn(4, 5, requires_grad=True), torch.rand(4, 6), torch.zeros(4, 2)
+    loss = ELBOLoss("gaussian", inplace=True)(checkpoint(decoder, h, use_reentrant=False), x, z, z)
+    assert len(calls) == 1
+    loss.backward()
+    assert len(calls) == 2
+
+
+def test_in_place_after_the_graph_was_freed():
+    h, x, z = torch.randn(4, 6, requires_grad=True), torch.rand(4, 6), torch.zeros(4, 2)
+    recon_x = Rectified.apply(h)
+    recon_x.sum().backward()
+    grads = [
+        torch.autograd.grad(ELBOLoss("gaussian", inplace=inplace)(recon_x, x, z, z), recon_x)[0]
+        for inplace in (False, True)
+    ]
     assert torch.equal(*grads)

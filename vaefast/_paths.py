@@ -2,6 +2,7 @@
 whether it may work in place."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,11 +57,18 @@ def is_writable(prediction: Tensor, *others: Tensor | None) -> bool:
     base = prediction if prediction._base is None else prediction._base
     if base.is_leaf or not prediction.requires_grad or not prediction.is_contiguous():
         return False
-    kept = list(others)
-    for t in (prediction, base):
-        if hasattr(t.grad_fn, "_raw_saved_result"):
-            return False
-        if isinstance(t.grad_fn, torch.autograd.function.BackwardCFunction):  # written in Python, or compiled
-            kept += t.grad_fn.saved_tensors
+    if _may_keep(prediction.grad_fn) or _may_keep(base.grad_fn):
+        return False
     own = prediction.untyped_storage().data_ptr()
-    return all(t is None or t.untyped_storage().data_ptr() != own for t in kept)
+    return all(t is None or t.untyped_storage().data_ptr() != own for t in others)
+
+
+def _may_keep(node: Any) -> bool:
+    """Whether a backward node may need its result. Of a node in Python, which a compiled function has, too, one cannot know
+    without unpacking what it saved, and under a checkpoint that computes it again."""
+    if not isinstance(node, torch.autograd.function.BackwardCFunction):
+        return hasattr(node, "_raw_saved_result")
+    try:
+        return len(node._raw_saved_tensors) > 0
+    except RuntimeError:  # the graph is freed
+        return True

@@ -79,7 +79,7 @@ class Scaled(FusedLikelihood):
         self.scale = _checks.positive(self.name, "scale", scale)
         self.learn_scale = learn_scale
 
-    def fixed(self) -> tuple[float, ...] | None:
+    def _fixed(self) -> tuple[float, ...] | None:
         """The scale's parameter, where it is a number."""
         value = getattr(self, self.second)
         is_fixed = isinstance(value, float) and math.isfinite(value) and not getattr(self, "optimal_scale", False)
@@ -109,8 +109,8 @@ class Gaussian(Scaled):
     Args:
         scale: the fixed standard deviation.
         learn_scale: one learned standard deviation, starting at `scale`: the parameter `logvar` (sigma-VAE, Rybkin et
-            al. 2021). Give it to the optimizer. Start near the error that is expected of pixels, such as 0.3: from 1,
-            Adam takes about a step per unit of its learning rate, and the KL may collapse before it arrives.
+            al. 2021). Give it to the optimizer. Start near the error that is expected, such as 0.3 for pixels: Adam moves
+            `logvar` by about its learning rate a step, and before a scale of 1 has come down the KL may collapse.
         optimal_scale: the standard deviation that maximizes the batch's likelihood, the root mean square error. A scale
             that has seen x is no part of a model: log p(x) and importance weights raise ValueError.
         target_scale: see `Likelihood`.
@@ -121,7 +121,7 @@ class Gaussian(Scaled):
     """
 
     term, second = "gaussian", "logvar"
-    numbers = property(Scaled.fixed)
+    numbers = property(Scaled._fixed)
 
     def __init__(
         self,
@@ -171,7 +171,8 @@ class Laplace(Scaled):
 
     Args:
         scale: the fixed scale, the mean absolute error.
-        learn_scale: one learned scale, starting at `scale`: the parameter `log_scale`. Give it to the optimizer.
+        learn_scale: one learned scale, starting at `scale`: the parameter `log_scale`. Give it to the optimizer, and
+            start near the error that is expected, as for `Gaussian`.
         target_scale: see `Likelihood`.
 
     Example:
@@ -180,7 +181,7 @@ class Laplace(Scaled):
     """
 
     term, second = "laplace", "log_scale"
-    numbers = property(Scaled.fixed)
+    numbers = property(Scaled._fixed)
 
     def __init__(self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(scale, learn_scale, target_scale)

@@ -131,7 +131,7 @@ class ELBOLoss(nn.Module):
             (beta is weight is mask is prior_mu is prior_logvar is None)
             and not (return_parts or self.inplace or self.validate or torch.compiler.is_compiling())
             and (self.free_bits is None and self.reduction in ("mean", "sum"))
-            and (numbers := getattr(likelihood, "numbers", None)) is not None
+            and (numbers := likelihood.numbers if isinstance(likelihood, Likelihood) else None) is not None
             and (z is None and self.estimator == "analytic")
             and (isinstance(self.beta, (int, float)) and 0 <= self.beta < math.inf)
         ):

@@ -29,9 +29,9 @@ class VAE(nn.Module):
         likelihood: as for ELBOLoss.
         beta: weight of the KL in `loss`.
         prior: p(z), an object with log_prob(z) of shape (B,) and sample(n), such as vaefast.priors.VampPrior of this
-            model's encoder, or a torch.distributions object. A module's parameters become the model's. The KL is then
-            estimated at the sample of z as log q(z|x) - log p(z). If None, p(z) is the standard normal and the KL is in
-            closed form.
+            model's encoder, or a torch.distributions object whose events are one z each, on the model's device. A module's
+            parameters become the model's. The KL is then estimated at the sample of z as log q(z|x) - log p(z). If None,
+            p(z) is the standard normal and the KL is in closed form.
         latent_shape: of one z, such as (20,), which `sample` needs to know; if None, it is seen at the first `encode`.
 
     Attributes:
@@ -47,8 +47,7 @@ class VAE(nn.Module):
         >>> recon_x.shape, mu.shape
         (torch.Size([3, 6]), torch.Size([3, 2]))
         >>> from vaefast.priors import VampPrior
-        >>> prior = VampPrior(vae.encoder, torch.rand(10, 6))
-        >>> VAE(vae.encoder, vae.decoder, prior=prior).loss(torch.rand(3, 6)).shape
+        >>> VAE(vae.encoder, vae.decoder, prior=VampPrior(vae.encoder, torch.rand(10, 6))).loss(torch.rand(3, 6)).shape
         torch.Size([])
     """
 
@@ -67,14 +66,17 @@ class VAE(nn.Module):
             raise TypeError(f"vaefast.VAE: prior must have log_prob and sample, got {type(prior).__name__}")
         self.encoder = encoder
         self.decoder = decoder
-        estimator = "analytic" if prior is None else "mc"
+        estimator, name = "analytic" if prior is None else "mc", "vaefast.VAE"
         self.criterion = ELBOLoss(likelihood, beta=beta, estimator=estimator, prior=prior)
-        given = latent_shape is not None
-        self.latent_shape = _checks.sizes("vaefast.VAE", "latent_shape", latent_shape) if given else None
+        self.latent_shape = None if latent_shape is None else _checks.sizes(name, "latent_shape", latent_shape)
 
     @property
     def likelihood(self) -> Any:
         return self.criterion.likelihood
+
+    @property
+    def beta(self) -> float | Tensor:
+        return self.criterion.beta
 
     @property
     def prior(self) -> Any:
@@ -145,8 +147,7 @@ class VAE(nn.Module):
             x: data, shape (B, D).
             beta: instead of the criterion's, for this call: what a schedule of vaefast.schedules hands over.
             weight: of each sample's loss, shape (B,).
-            mask: bool, broadcastable to x; the loss leaves out elements that are False. The encoder sees all of x, so
-                missing values must be filled with something.
+            mask: bool, broadcastable to x; the loss leaves out elements that are False. The encoder sees all of x.
             return_parts: also return the parts, per sample.
 
         Returns:
@@ -178,7 +179,7 @@ class VAE(nn.Module):
         recon_x, mu, logvar, z = self._decoded(x, generator)
         if z is None:
             return functional.elbo(recon_x, x, mu, logvar, likelihood=self.likelihood, mask=mask)
-        return self.criterion(recon_x, x, mu, logvar, z=z, beta=1.0, mask=mask, return_parts=True)[1]
+        return self.criterion(recon_x, x, mu, logvar, z=z, beta=1.0, return_parts=True, **_given(mask=mask))[1]
 
     def _decoded(self, x: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor, Tensor, Tensor | None]:
         """(recon_x, mu, logvar, z); z is None where the criterion has the KL in closed form and asks for no sample."""
@@ -213,8 +214,7 @@ class VAE(nn.Module):
             >>> vae.sample(3).shape, vae.sample(3, draw=True).unique()
             (torch.Size([3, 6]), tensor([0., 1.]))
         """
-        n = _checks.integer("vaefast.VAE.sample: n", n, 0)
-        recon_x = self.decode(self._draw_z(n, generator))
+        recon_x = self.decode(self._draw_z(_checks.integer("vaefast.VAE.sample: n", n, 0), generator))
         if draw:
             return self.likelihood.sample(recon_x, **_given(generator=generator))
         return self.likelihood.mean(recon_x)
@@ -354,7 +354,7 @@ class VAE(nn.Module):
         sample, and more of them raise it, in expectation, to its true value.
 
         Args:
-            x, num_samples, options: as for `log_likelihood`: chunk_size, mask, generator.
+            x, num_samples, options: chunk_size, mask and generator, as for `bounds`.
 
         Example:
             >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6))

@@ -75,11 +75,8 @@ class Config:
         elif likelihood == "discretized_logistic":
             likelihood = DiscretizedLogistic(levels=17 if self.data == "digits" else 256)
         if self.model == "conv":
-            vae = conv_vae(sample_shape, self.latent_dim, self.channels, likelihood)
-        else:
-            vae = mlp_vae(sample_shape, self.latent_dim, self.hidden_dims, likelihood)
-        vae.criterion.beta = self.beta
-        return vae
+            return conv_vae(sample_shape, self.latent_dim, self.channels, likelihood, beta=self.beta)
+        return mlp_vae(sample_shape, self.latent_dim, self.hidden_dims, likelihood, beta=self.beta)
 
 
 def start(run: Path, config: Config, sample_shape: tuple[int, ...], metrics: list[dict[str, Any]]) -> None:

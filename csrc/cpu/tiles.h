@@ -70,9 +70,9 @@ void scatter(const Loops<T>& loops, const T* x, const View& v, const Tile& t, do
   }
 }
 
-// Whether caches do not hold a sweep. Its tiles are then computed in chunks, before each of which memory is asked for
-// what comes next: processors do so by themselves, but only up to the end of a page. In the cache the requests would
-// cost more than they bring, except beside noise, which takes longer.
+// Whether a sweep is so large that asking memory ahead pays. Its tiles are then computed in chunks, before each of
+// which memory is asked for what comes next: processors do so by themselves, but only up to the end of a page. In the
+// cache the requests cost more than they bring; beside noise, which takes longer, they pay from fewer elements on.
 inline bool is_far(const SweepArgs& a) {
   const int64_t samples = a.sampling.samples, elements = a.rows * a.cols * std::max<int64_t>(1, samples);
   return elements >= int64_t(1) << (samples > 0 ? 18 : 22);
