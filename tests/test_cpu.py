@@ -31,7 +31,7 @@ def test_a_sweep_beyond_the_caches_is_its_parts(case, dtype):
 
 
 def test_many_samples_are_their_parts():
-    """From 2^20 elements on noise is drawn in chunks, which neither samples nor their gradients see."""
+    """From 2^18 elements on noise is drawn in chunks, which neither samples nor their gradients see."""
     shape, rows = (2**20 // 1001 + 1, 1001), 50
     mu, logvar, upstream = (torch.randn(shape) for _ in range(3))
 

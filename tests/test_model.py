@@ -507,5 +507,13 @@ def test_a_torch_distribution_as_prior():
     z = normal.sample((4,))
     torch.manual_seed(0)
     assert torch.equal(vae.sample(4), torch.sigmoid(vae.decoder(z)))
-    with pytest.raises(ValueError, match="Independent.sample takes no generator"):
+    same = vaefast.VAE(vae.encoder, vae.decoder, prior=GaussianPrior([1.0, 1.0], [0.0, 0.0]))
+    x, mask, values = torch.rand(3, 6).round(), torch.rand(3, 6) < 0.7, []
+    for each in (vae, same):
+        torch.manual_seed(0)
+        values.append(
+            torch.stack([each.log_likelihood(x, 9), each.bounds(x, 9, mask=mask).elbo, each.elbo(x, mask=mask).elbo])
+        )
+    torch.testing.assert_close(*values)
+    with pytest.raises(ValueError, match="Independent.sample takes no generator; seed torch"):
         vae.sample(4, generator=torch.Generator())

@@ -223,7 +223,7 @@ class VAE(nn.Module):
         """n samples of the prior."""
         if isinstance(self.prior, torch.distributions.Distribution):
             if generator is not None:
-                raise ValueError(f"vaefast.VAE.sample: {type(self.prior).__name__}.sample takes no generator")
+                raise ValueError(f"vaefast.VAE: {type(self.prior).__name__}.sample takes no generator; seed torch")
             return self.prior.sample((n,))
         if self.prior is not None:
             return self.prior.sample(n, **_given(generator=generator))
