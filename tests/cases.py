@@ -67,3 +67,11 @@ def layouts(t: Tensor) -> dict[str, Tensor]:
     if t.dim() == 4:
         out["channels last"] = t.contiguous(memory_format=torch.channels_last)
     return out
+
+
+def loss_inputs(
+    data_shape: tuple[int, ...], latent_shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """Logits, data, mu and logvar."""
+    logits, x = torch.randn(data_shape, dtype=dtype), torch.rand(data_shape, dtype=dtype)
+    return [logits, x, torch.randn(latent_shape, dtype=dtype), torch.randn(latent_shape, dtype=dtype)]

@@ -1,5 +1,5 @@
 """torch.compile, torch.func, forward-mode AD, double backward, checkpoint, export: right, or a clear error, never silent.
-The table is tests/matrix.py's; what does not fit in it, such as noise and recompilation, is here."""
+The table is tests/matrix's; what does not fit in it, such as noise and recompilation, is here."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tests import matrix
+from tests.matrix.operations import OPERATIONS, Operation
 from tests.native import ROOT
 from vaefast import ELBOLoss, mlp_vae
 from vaefast import functional as VF
@@ -31,8 +32,8 @@ def _one_process():
 @pytest.mark.filterwarnings("ignore")
 def test_matrix(mode):
     wrong = {}
-    operations = [each for each in matrix.OPERATIONS if each.name in COMPILED or "compile" not in mode.name]
-    assert len(operations) in (len(COMPILED), len(matrix.OPERATIONS))
+    operations = [each for each in OPERATIONS if each.name in COMPILED or "compile" not in mode.name]
+    assert len(operations) in (len(COMPILED), len(OPERATIONS))
     for operation in operations:
         kind, said = matrix.outcome(mode, operation)
         if kind == "wrong":
@@ -41,13 +42,13 @@ def test_matrix(mode):
 
 
 def test_readme_counts_the_cells():
-    cells = len(MODES) * len(matrix.OPERATIONS)
+    cells = len(MODES) * len(OPERATIONS)
     assert f"**{cells} cells: " in (ROOT / "README.md").read_text()
 
 
 def test_the_matrix_sees_what_is_wrong():
     """A gradient that ignores what comes from above, and an operation that detaches its input."""
-    (elbo, *_) = matrix.OPERATIONS
+    (elbo, *_) = OPERATIONS
 
     class Unscaled(torch.autograd.Function):
         @staticmethod
@@ -59,7 +60,7 @@ def test_the_matrix_sees_what_is_wrong():
             return torch.ones_like(grad)
 
     def broken(function):
-        return matrix.Operation("broken", function, elbo.composite, elbo.inputs)
+        return Operation("broken", function, elbo.composite, elbo.inputs)
 
     (backward,) = (mode for mode in MODES if mode.name == "backward, eager")
     assert matrix.outcome(backward, broken(elbo.function)) == ("right", "")

@@ -28,7 +28,7 @@ class Mutant:
         return (ROOT / self.file).read_text().count(self.right) == 1
 
 
-TERMS, LOSSES = "tests/test_terms.py", "tests/test_losses.py"
+TERMS, LOSSES = "tests/test_terms.py", "tests/test_losses.py tests/test_options.py"
 MUTANTS = (
     # formulas
     Mutant("a sign", "csrc/math/terms.h", "d[0] = logit >= T(0) ? q - miss", "d[0] = logit >= T(0) ? q + miss", TERMS),
@@ -64,7 +64,7 @@ MUTANTS = (
     # objectives
     Mutant("log K", "vaefast/objectives.py", "return log_w.logsumexp(0) - math.log(log_w.shape[0])", "return log_w.logsumexp(0)", "tests/test_objectives.py"),
     Mutant("dreg for standard", "vaefast/iwae.py", "if self.gradient == \"dreg\" and z.requires_grad", "if False and z.requires_grad", "tests/test_objectives.py"),
-    Mutant("free bits of each element", "vaefast/kl.py", "means.clamp(min=free_bits).sum()", "kl.clamp(min=free_bits).sum(1).mean()", "tests/test_kl.py tests/test_losses.py"),
+    Mutant("free bits of each element", "vaefast/kl.py", "means.clamp(min=free_bits).sum()", "kl.clamp(min=free_bits).sum(1).mean()", "tests/test_kl.py tests/test_options.py"),
     # runs
     Mutant("a run without its optimizer", "vaefast/runs.py", "    optimizer.load_state_dict(record)\n", "", "tests/test_distributed.py -k exact"),
 )  # fmt: skip

@@ -1,0 +1,158 @@
+"""The operations: each of vaefast's functions beside the same in plain torch."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vaefast import ELBOLoss, IWAELoss, likelihoods, reference
+from vaefast import functional as VF
+
+BATCH, D, L = 6, 11, 3
+Function = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A function of floating-point tensors, the same in plain torch, and what it is called with."""
+
+    name: str
+    function: Function
+    composite: Function
+    inputs: tuple[str, ...]
+    sampled: tuple[str, ...] = ()  # the inputs with a sample dimension before the batch
+
+    def draw(self, batch: int = BATCH, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+        g = torch.Generator().manual_seed(batch)
+        shapes = {"probs": (batch, D), "x": (batch, D), "logits": (batch, D), "scale": (batch, D), "weight": (batch,),
+                  "beta": (), "head": (D, L), "bias": (D,), "z": (batch, L)}  # fmt: skip
+        drawn = []
+        for name in self.inputs:
+            shape = (2,) * (name in self.sampled) + shapes.get(name, (batch, L))
+            uniform = name in ("probs", "x", "weight", "beta")
+            t = (torch.rand if uniform else torch.randn)(shape, generator=g, dtype=torch.float64)
+            drawn.append((0.1 + 0.8 * t if uniform else t).to(dtype))
+        return tuple(drawn)
+
+
+def _composite_loss(likelihood: str = "bernoulli", reduction: str = "mean") -> Function:
+    def loss(recon_x: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, *prior: Tensor) -> Tensor:
+        operands = (recon_x, x) if likelihood != "gaussian" else (recon_x, x, x.new_zeros(()))
+        rows = reference.row_sum("gaussian_kl" + "_pair" * bool(prior), (mu, logvar, *prior))
+        rows = rows - reference.row_sum(likelihood, operands)
+        return {"mean": rows.mean, "sum": rows.sum, "none": lambda: rows}[reduction]()
+
+    return loss
+
+
+def _heteroscedastic(recon_x: Tensor, scale: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    return (reference.gaussian_kl(mu, logvar).sum() - reference.gaussian(recon_x, x, scale).sum()) / len(x)
+
+
+def _free_bits(recon_x: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    kl = reference.gaussian_kl(mu, logvar).mean(0).clamp(min=0.1).sum()
+    return kl - reference.row_sum("bernoulli", (recon_x, x), reduction="mean")
+
+
+def _weighted(recon_x: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, weight: Tensor, beta: Tensor) -> Tensor:
+    mask = _mask(x)
+    return reference.elbo_loss("bernoulli", (recon_x, x), (mu, logvar), mask, weight, beta, "sum")[0]
+
+
+def _mask(x: Tensor) -> Tensor:
+    return x.detach() > 0.3
+
+
+def _log_w(recon_x: Tensor, x: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    fit = reference.row_sum("bernoulli", (recon_x, x.expand(recon_x.shape)), batch_dims=2)
+    prior = reference.row_sum("gaussian", (torch.zeros_like(z), z, torch.zeros_like(z)), batch_dims=2)
+    q = reference.row_sum("gaussian", (mu.expand(z.shape), z, logvar.expand(z.shape)), batch_dims=2)
+    return fit + prior - q
+
+
+def _iwae(*args: Tensor) -> Tensor:
+    return math.log(2) - _log_w(*args).logsumexp(0).mean()
+
+
+def _term(name: str, reduction: str = "none") -> Function:
+    return lambda *operands: reference.row_sum(name, operands, reduction=reduction)
+
+
+def _flat(rsample_kl: Function) -> Function:
+    """One tensor of a pair, so that every operation returns one."""
+
+    def function(*args: Tensor) -> Tensor:
+        z, kl = rsample_kl(*args)
+        return z.sum(-1) + 2 * kl
+
+    return function
+
+
+def _decoded(head: Tensor, bias: Tensor, z: Tensor) -> Tensor:
+    return (z.tanh()[..., None, :] * head).sum(-1) + bias  # torch.compile has a linear layer under vmap fail
+
+
+def _dreg_loss(head: Tensor, bias: Tensor, x: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    z = 1.0 * z  # a sample of this loss alone
+    return IWAELoss(gradient="dreg")(_decoded(head, bias, z), x, z, mu, logvar) + 0 * (mu + logvar).sum()
+
+
+def _dreg(head: Tensor, bias: Tensor, x: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """The gradient that reaches z, weighted once more by v_k = w_k / sum_j w_j; q's own parameters are constants."""
+    q = mu.detach(), logvar.detach()
+    v = _log_w(_decoded(head, bias, z), x, z, *q).detach().softmax(0).unsqueeze(-1)
+    z = v * z + ((1 - v) * z).detach()
+    return _iwae(_decoded(head, bias, z), x, z, *q) + 0 * (mu + logvar).sum()
+
+
+LOSS = ("logits", "x", "mu", "logvar")
+OPERATIONS = (
+    Operation("ELBOLoss", ELBOLoss(), _composite_loss(), LOSS),
+    Operation("ELBOLoss none", ELBOLoss(reduction="none"), _composite_loss(reduction="none"), LOSS),
+    Operation(
+        "ELBOLoss weight, mask, beta",
+        lambda r, x, m, v, w, b: ELBOLoss(reduction="sum")(r, x, m, v, weight=w, beta=b, mask=_mask(x)),
+        _weighted, (*LOSS, "weight", "beta"),
+    ),
+    Operation(
+        "ELBOLoss prior", lambda r, x, m, v, *p: ELBOLoss()(r, x, m, v, prior_mu=p[0], prior_logvar=p[1]),
+        _composite_loss(), (*LOSS, "prior_mu", "prior_logvar"),
+    ),
+    Operation("ELBOLoss gaussian", ELBOLoss("gaussian"), _composite_loss("gaussian"), LOSS),
+    Operation(
+        "ELBOLoss (mean, logvar)", lambda r, s, *rest: ELBOLoss("gaussian")((r, s), *rest),
+        _heteroscedastic, ("logits", "scale", *LOSS[1:]),
+    ),
+    Operation("ELBOLoss free bits", ELBOLoss(free_bits=0.1), _free_bits, LOSS),
+    Operation("ELBOLoss inplace", lambda r, *a: ELBOLoss(inplace=True)(1.0 * r, *a), _composite_loss(), LOSS),
+    Operation("elbo", lambda *a: VF.elbo(*a).elbo, lambda *a: -_composite_loss(reduction="none")(*a), LOSS),
+    Operation("bernoulli", VF.bernoulli_log_likelihood, _term("bernoulli"), LOSS[:2]),
+    Operation(
+        "bernoulli sum", functools.partial(VF.bernoulli_log_likelihood, reduction="sum"),
+        _term("bernoulli", "sum"), LOSS[:2],
+    ),
+    Operation("bernoulli_probs", VF.bernoulli_probs_log_likelihood, _term("bernoulli_probs"), ("probs", "x")),
+    Operation("gaussian", VF.gaussian_log_likelihood, _term("gaussian"), ("logits", "x", "scale")),
+    Operation("laplace", lambda m, x, s: likelihoods.Laplace().log_prob((m, s), x), _term("laplace"), ("logits", "x", "scale")),
+    Operation("continuous_bernoulli", likelihoods.ContinuousBernoulli().log_prob, _term("continuous_bernoulli"), LOSS[:2]),
+    Operation("gaussian_kl", VF.gaussian_kl, _term("gaussian_kl"), LOSS[2:]),
+    Operation("gaussian_kl prior", VF.gaussian_kl, _term("gaussian_kl_pair"), (*LOSS[2:], "prior_mu", "prior_logvar")),
+    Operation("reparameterize", lambda m, v, e: VF.reparameterize(m, v, eps=e), reference.reparameterize, (*LOSS[2:], "eps")),
+    Operation(
+        "rsample_kl", _flat(lambda m, v, e: VF.rsample_kl(m, v, eps=e)),
+        _flat(lambda m, v, e: (reference.reparameterize(m, v, e), reference.row_sum("gaussian_kl", (m, v)))), (*LOSS[2:], "eps"),
+    ),
+    Operation(
+        "linear_bernoulli", lambda h, w, b, x: VF.linear_bernoulli_log_likelihood(h, w, b, x, reduction="mean"),
+        lambda h, w, b, x: reference.row_sum("bernoulli", (nn.functional.linear(h, w, b), x), reduction="mean"),
+        ("h", "head", "bias", "x"),
+    ),
+    Operation(
+        "IWAELoss", IWAELoss(), _iwae,
+        ("logits", "x", "z", *LOSS[2:]), sampled=("logits", "z"),
+    ),
+    Operation("IWAELoss dreg", _dreg_loss, _dreg, ("head", "bias", "x", "z", *LOSS[2:]), sampled=("z",)),
+)  # fmt: skip
