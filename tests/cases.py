@@ -69,6 +69,9 @@ def layouts(t: Tensor) -> dict[str, Tensor]:
     return out
 
 
+LOSS_SHAPES = [((128, 784), (128, 20)), ((7, 1, 8, 8), (7, 4)), ((33, 3, 10, 10), (33, 2, 5, 5))]
+
+
 def loss_inputs(
     data_shape: tuple[int, ...], latent_shape: tuple[int, ...], dtype: torch.dtype = torch.float32
 ) -> list[Tensor]:

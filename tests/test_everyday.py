@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vaefast
-from tests.test_losses import SHAPES, inputs
+from tests.cases import LOSS_SHAPES, loss_inputs
 from vaefast import ELBOLoss, likelihoods
 from vaefast import functional as VF
 
@@ -21,7 +21,7 @@ from vaefast import functional as VF
 def test_everyday_call_equals_the_general_one(likelihood):
     """The call that is checked in one step gives the bits of the other way, with its gradients."""
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        args = [t.to(dtype).requires_grad_() for t in inputs(*SHAPES[1])]
+        args = [t.to(dtype).requires_grad_() for t in loss_inputs(*LOSS_SHAPES[1])]
         args[0] = args[0].detach().sigmoid().requires_grad_() if likelihood == "bernoulli_probs" else args[0]
         for reduction in ("mean", "sum"):
             criterion = ELBOLoss(likelihood, reduction=reduction, beta=2)
@@ -33,7 +33,7 @@ def test_everyday_call_equals_the_general_one(likelihood):
 
 
 def test_everyday_call_leaves_other_scales_to_python():
-    mean, x, mu, logvar = inputs(*SHAPES[1])
+    mean, x, mu, logvar = loss_inputs(*LOSS_SHAPES[1])
     changed = likelihoods.Gaussian()
     changed.logvar = 1
     for likelihood in (likelihoods.Gaussian(learn_scale=True), likelihoods.Gaussian(optimal_scale=True), changed):
@@ -53,7 +53,7 @@ def test_everyday_call_leaves_the_unusual_to_python(place):
     def attempt(*args):
         return vaefast._ops.plain_elbo_loss("bernoulli", *args, 1.0, "mean", 1.0, ())
 
-    args = inputs((3, 4), (3, 2))
+    args = loss_inputs((3, 4), (3, 2))
     assert attempt(*args) is not None
     ordinary = args[place]
     unusual = [
@@ -81,7 +81,7 @@ def test_everyday_call_heeds_a_subclass(base):
         def operands(self, recon_x, x, mask=None):
             return super().operands(recon_x, 0.9 * x + 0.05, mask)
 
-    recon_x, x, mu, logvar = inputs((3, 4), (3, 2))
+    recon_x, x, mu, logvar = loss_inputs((3, 4), (3, 2))
     got = ELBOLoss(Smoothed())(recon_x, x, mu, logvar)
     assert torch.equal(got, ELBOLoss(Smoothed())(recon_x, x, mu, logvar, beta=1.0))
     torch.testing.assert_close(got, ELBOLoss(base())(recon_x, 0.9 * x + 0.05, mu, logvar))
@@ -91,7 +91,7 @@ def test_everyday_call_refuses_an_infinite_scale():
     likelihood = likelihoods.Gaussian()
     likelihood.logvar = math.inf
     with pytest.raises(ValueError, match="logvar must be a finite number, got inf"):
-        ELBOLoss(likelihood)(*inputs((3, 4), (3, 2)))
+        ELBOLoss(likelihood)(*loss_inputs((3, 4), (3, 2)))
 
 
 def test_everyday_call_heeds_a_likelihood_that_is_not_its_own():
@@ -99,7 +99,7 @@ def test_everyday_call_heeds_a_likelihood_that_is_not_its_own():
         def log_prob(self, recon_x, x, mask=None):
             return -(recon_x - x).square().sum(1)
 
-    args = inputs((3, 4), (3, 2))
+    args = loss_inputs((3, 4), (3, 2))
     expected = VF.gaussian_kl(*args[2:]).mean() + (args[0] - args[1]).square().sum(1).mean()
     torch.testing.assert_close(ELBOLoss(Plain())(*args), expected)
 

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.test_losses import SHAPES, inputs
+from tests.cases import LOSS_SHAPES, loss_inputs
 from vaefast import ELBOLoss
 
 
 def test_inplace_writes_the_gradient_over_the_logits():
-    _, x, mu, logvar = inputs(*SHAPES[0])
+    _, x, mu, logvar = loss_inputs(*LOSS_SHAPES[0])
     hidden, layer = torch.randn(128, 30), nn.Linear(30, 784)
     losses, grads = [], []
     for inplace in (False, True):
@@ -37,7 +37,7 @@ def test_inplace_writes_the_gradient_over_the_logits():
 
 
 def test_inplace_makes_a_stale_use_raise():
-    _, x, mu, logvar = inputs(*SHAPES[0])
+    _, x, mu, logvar = loss_inputs(*LOSS_SHAPES[0])
     logits = torch.randn(128, 784, requires_grad=True) * 1
     penalty = logits.square().sum()  # whose backward reads them
     loss = ELBOLoss(inplace=True)(logits, x, mu, logvar) + penalty
@@ -48,7 +48,7 @@ def test_inplace_makes_a_stale_use_raise():
 @pytest.mark.parametrize("option", ["beta", "weight"])
 def test_inplace_beside_other_gradients(option):
     """Where the prediction is read again in the backward pass, it is not written."""
-    _, x, mu, logvar = inputs(*SHAPES[1])
+    _, x, mu, logvar = loss_inputs(*LOSS_SHAPES[1])
     grads = []
     for inplace in (False, True):
         leaf = torch.ones(7, 1, 8, 8, requires_grad=True)
@@ -63,7 +63,7 @@ def test_inplace_beside_other_gradients(option):
 
 
 def test_inplace_never_writes_what_is_not_the_predictions_own():
-    _, x, _, _ = inputs(*SHAPES[1])
+    _, x, _, _ = loss_inputs(*LOSS_SHAPES[1])
     parameter = torch.zeros(7 * 64, requires_grad=True)
     z = torch.zeros(7, 2)
     ELBOLoss(inplace=True)(parameter.view(7, 1, 8, 8), x, z, z).backward()

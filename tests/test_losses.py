@@ -10,11 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import vaefast
-from tests.cases import loss_inputs
+from tests.cases import LOSS_SHAPES, loss_inputs
 from vaefast import ELBOLoss, likelihoods
 from vaefast import functional as VF
-
-SHAPES = [((128, 784), (128, 20)), ((7, 1, 8, 8), (7, 4)), ((33, 3, 10, 10), (33, 2, 5, 5))]
 
 
 def pytorch_examples(recon_x, x, mu, logvar):
@@ -23,7 +21,7 @@ def pytorch_examples(recon_x, x, mu, logvar):
     return bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
 
 
-@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+@pytest.mark.parametrize("shapes", LOSS_SHAPES, ids=str)
 def test_equals_pytorch_examples(shapes):
     """Loss and gradients to 2e-6, with the encoder's head chunked in two, from probabilities and from logits."""
     logits, x, _, _ = loss_inputs(*shapes)
@@ -48,7 +46,7 @@ def test_equals_pytorch_examples(shapes):
 
 
 def test_mean_is_over_samples_of_sums():
-    args = loss_inputs(*SHAPES[0])
+    args = loss_inputs(*LOSS_SHAPES[0])
     none = ELBOLoss(reduction="none")(*args)
     assert none.shape == (128,)
     torch.testing.assert_close(ELBOLoss()(*args), none.mean(), rtol=1e-6, atol=0)
@@ -67,7 +65,7 @@ def test_parts_are_differentiable():
 
 
 def test_parts_agree_with_functional_elbo():
-    args = loss_inputs(*SHAPES[2])
+    args = loss_inputs(*LOSS_SHAPES[2])
     _, parts = ELBOLoss(beta=0.5)(*args, return_parts=True)
     elbo = VF.elbo(*args, beta=0.5)
     assert type(parts) is type(elbo) is VF.ELBO  # one tuple, in one order
@@ -135,7 +133,7 @@ def test_a_users_own_likelihood():
 
 def test_three_operator_calls():
     """A forward and a backward pass of the loss are three calls into the library, one inside the other."""
-    args = [t.requires_grad_(k != 1) for k, t in enumerate(loss_inputs(*SHAPES[0]))]
+    args = [t.requires_grad_(k != 1) for k, t in enumerate(loss_inputs(*LOSS_SHAPES[0]))]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         ELBOLoss()(*args).backward()
     names = [e.name for e in profile.events() if e.name.startswith("vaefast::")]
@@ -145,7 +143,7 @@ def test_three_operator_calls():
 @pytest.mark.parametrize("option", ["", "weight", "beta", "inplace"])
 def test_every_way_through_backward_agrees(option):
     """The node in C++, the Function in Python, a second pass over a retained graph, and create_graph."""
-    args = loss_inputs(*SHAPES[1])
+    args = loss_inputs(*LOSS_SHAPES[1])
     inplace = option == "inplace"
     options = {"weight": {"weight": torch.rand(7)}, "beta": {"beta": torch.tensor(0.3)}}.get(option, {})
 
@@ -169,7 +167,7 @@ def test_every_way_through_backward_agrees(option):
 
 
 def test_upstream_gradient_scales():
-    args = [t.requires_grad_(k != 1) for k, t in enumerate(loss_inputs(*SHAPES[1]))]
+    args = [t.requires_grad_(k != 1) for k, t in enumerate(loss_inputs(*LOSS_SHAPES[1]))]
     leaves = [args[0], *args[2:]]
     one = torch.autograd.grad(ELBOLoss()(*args), leaves)
     for factor in (0.0, -2.5, 65536.0):
@@ -181,7 +179,7 @@ def test_upstream_gradient_scales():
 def test_module_behaves():
     criterion = ELBOLoss(likelihoods.Gaussian(learn_scale=True), beta=0.5)
     for twin in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
-        args = loss_inputs(*SHAPES[1])
+        args = loss_inputs(*LOSS_SHAPES[1])
         assert torch.equal(twin(*args), criterion(*args))
     assert list(criterion.state_dict()) == ["likelihood.logvar"] and not ELBOLoss().state_dict()
     assert repr(ELBOLoss(beta=4)).startswith("ELBOLoss(\n  beta=4, reduction='mean'")
@@ -212,7 +210,7 @@ def test_under_autocast_it_is_computed_in_float32():
 
 def test_inference_mode():
     """Without a graph: inputs made inside, inputs that require a gradient, and inference tensors used outside."""
-    args = [t.requires_grad_(k != 1) for k, t in enumerate(loss_inputs(*SHAPES[1]))]
+    args = [t.requires_grad_(k != 1) for k, t in enumerate(loss_inputs(*LOSS_SHAPES[1]))]
     expected = ELBOLoss()(*args).detach()
     with torch.inference_mode():
         assert ELBOLoss()(*args) == expected
@@ -225,7 +223,7 @@ def test_inference_mode():
 
 def test_a_gradient_changed_in_place_does_not_spoil_a_retained_graph():
     for function in (ELBOLoss(), ELBOLoss(reduction="none"), lambda *a: VF.gaussian_kl(*a[2:], reduction="sum")):
-        args = [t.requires_grad_(k != 1) for k, t in enumerate(loss_inputs(*SHAPES[1]))]
+        args = [t.requires_grad_(k != 1) for k, t in enumerate(loss_inputs(*LOSS_SHAPES[1]))]
         loss = function(*args).sum()
         first = torch.autograd.grad(loss, args[2], retain_graph=True)[0]
         expected = first.clone()
