@@ -39,7 +39,7 @@ PYTHON = {
     "iwae": ["_checks", "_likelihood", "_paths", "functional", "likelihoods", "objectives"],
     "losses": ["_checks", "_likelihood", "autograd", "functional", "likelihoods", "kl"],
     "_importance": [],
-    "model": ["_checks", "_importance", "_likelihood", "functional", "losses", "objectives"],
+    "model": ["_checks", "_importance", "_likelihood", "functional", "iwae", "losses", "objectives"],
     "builders": ["_checks", "_likelihood", "likelihoods", "model"],
     "data": [],
     "plots": [],

@@ -308,3 +308,12 @@ def test_counts_of_any_integer_type(dtype):
     x = torch.tensor([[3, 0, 7]])
     expected = L.Poisson().log_prob(torch.ones(1, 3), x)
     assert torch.equal(L.Poisson().log_prob(torch.ones(1, 3), x.to(dtype)), expected)
+
+
+@pytest.mark.parametrize("name", L.NAMES)
+@pytest.mark.parametrize("method", ["mean", "sample"])
+@pytest.mark.parametrize("recon_x", [None, 3.0, (), (None,) * 3], ids=repr)
+def test_what_is_no_decoders_output(name, method, recon_x):
+    likelihood = L.by_name(name)
+    with pytest.raises((TypeError, ValueError), match=f"{likelihood.name}: "):
+        getattr(likelihood, method)(recon_x)

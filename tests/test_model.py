@@ -10,6 +10,7 @@ from torch import nn
 import vaefast
 from tests.models import GaussianPrior, vamp_vae
 from vaefast import likelihoods
+from vaefast.priors import VampPrior
 
 
 @pytest.mark.parametrize("build", [
@@ -41,6 +42,17 @@ def test_builders(build, likelihood):
     assert all(p.grad.isfinite().all() for p in vae.parameters())
 
 
+class Returns(nn.Module):
+    """A decoder that returns this, whatever z."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, z):
+        return self.value
+
+
 def test_bad_models():
     with pytest.raises(ValueError, match="split in two along dimension 1"):
         vaefast.VAE(nn.Linear(4, 3), nn.Linear(1, 4)).encode(torch.zeros(2, 4))
@@ -64,6 +76,12 @@ def test_bad_models():
         (lambda: vaefast.VAE(nn.Linear(4, 2), nn.Linear(1, 4), latent_shape=1), TypeError, "VAE: latent_shape must be a seq"),
         (lambda: vaefast.VAE(lambda x: None, nn.Linear(1, 4)).loss(x), TypeError, "an encoder's output, if not \\(mu, logvar\\), must be a torch.Tensor, got NoneType"),
         (lambda: vaefast.VAE(lambda x: (x, None), nn.Linear(1, 4)).loss(x), TypeError, "each of an encoder's .* must be a torch.Tensor, got NoneType"),
+        (lambda: vaefast.VAE(nn.Linear(4, 2), Returns(None)).bounds(x, 2), TypeError, "VAE: a decoder must return a torch.Tensor or a tuple of some, got NoneType"),
+        (lambda: vaefast.VAE(nn.Linear(4, 2), Returns((x, None))).bounds(x, 2), TypeError, r"or a tuple of some, got tuple\['Tensor', 'NoneType'\]"),
+        (lambda: vaefast.VAE(nn.Linear(4, 2), Returns(())).bounds(x, 2), TypeError, "or a tuple of some, got tuple"),
+        (lambda: vaefast.VAE(nn.Linear(4, 2), Returns(None)).reconstruct(x), TypeError, "Bernoulli: recon_x must be a torch.Tensor, got NoneType"),
+        (lambda: setattr(vae, "criterion", vaefast.IWAELoss()), TypeError, "IWAELoss takes several samples; call it with decode_samples"),
+        (lambda: vaefast.VAE(nn.Linear(4, 2), nn.Linear(1, 4), prior=VampPrior), TypeError, "prior must be an object with log_prob and sample, got the class VampPrior"),
         (lambda: vae.sample(2.5), TypeError, "vaefast.VAE.sample: n must be an int, got float"),
         (lambda: vae.sample(-1), ValueError, "n must be an int of at least 0, got -1"),
         (lambda: vae.log_likelihood(x, 0), ValueError, "num_samples must be an int of at least 1, got 0"),
@@ -224,7 +242,7 @@ def test_what_belongs_to_the_criterion():
     for name, value in (("prior", GaussianPrior([0.0], [0.0])), ("likelihood", likelihoods.Gaussian()), ("beta", 2.0)):
         with pytest.raises(AttributeError, match=f"{name} belongs to the criterion"):
             setattr(vae, name, value)
-    with pytest.raises(TypeError, match="vaefast.VAE: prior must have log_prob and sample, got Linear"):
+    with pytest.raises(TypeError, match="prior must be an object with log_prob and sample, got torch.nn.*Linear"):
         vaefast.VAE(nn.Linear(4, 2), nn.Linear(1, 4), prior=nn.Linear(1, 1))
 
 

@@ -288,6 +288,11 @@ class TestPosterior:
         torch.testing.assert_close(criterion(nothing, nothing, mu_x, logvar_x, z=z), expected)
 
 
+def _iwae(recon_x, z, **options):
+    x = torch.zeros(3, 4)
+    return vaefast.IWAELoss()(recon_x, x, z, x, x, **options)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -304,6 +309,14 @@ class TestPosterior:
         (lambda w: VF.hierarchical_kl([(w, w, w)]), ValueError, "hierarchical_kl: layer 0 must be"),
         (lambda w: VF.hierarchical_kl([(w, w), (w[:2], w[:2])]), ValueError, "hierarchical_kl: layer 1 has shape"),
         (lambda w: VF.log_weights(w, w, w, w, w), ValueError, r"log_weights: z must have shape \(K, 3, 4\)"),
+        (lambda w: VF.elbo(w, w, w, w[:2]), ValueError, "functional.elbo: logvar must have the shape of mu"),
+        (
+            lambda w: _iwae(w, w.expand(2, 3, 4)),
+            ValueError,
+            r"IWAELoss: recon_x must have shape \(2, 3, ...\), as z has",
+        ),
+        (lambda w: _iwae(w[None], w), ValueError, r"IWAELoss: z must have shape \(K, 3, 4\)"),
+        (lambda w: _iwae(w[None], w[None], prior_mu=w[:2]), ValueError, "IWAELoss: prior_mu must be broadcastable"),
         (lambda w: vaefast.IWAELoss(gradient="score"), ValueError, "IWAELoss: gradient must be one of 'standard'"),
         (lambda w: vaefast.ELBOLoss(estimator="mc")(w, w, w, w), ValueError, "z must be given for estimator='mc'"),
         (lambda w: vaefast.ELBOLoss()(w, w, w, w, z=w), ValueError, "z must be given for estimator='mc' and only then"),

@@ -175,11 +175,11 @@ def num_samples(function: str, value: object) -> None:
         integer(f"{function}: num_samples, if not None,", value, 0)
 
 
-def prior(function: str, value: object) -> None:
+def prior(function: str, value: object, methods: tuple[str, ...] = ("log_prob",)) -> None:
     """An object that stands for p(z)."""
-    if isinstance(value, type) or not hasattr(value, "log_prob"):
+    if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
         got = f"the class {value.__name__}" if isinstance(value, type) else _type_name(value)
-        raise TypeError(f"{function}: prior must be an object with log_prob, got {got}")
+        raise TypeError(f"{function}: prior must be an object with {' and '.join(methods)}, got {got}")
 
 
 def encoded(function: str, value: object) -> tuple[Tensor, Tensor]:

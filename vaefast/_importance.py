@@ -1,8 +1,8 @@
 """Importance samples, a few at a time: log p(x) and the ELBO from as many as one likes."""
 
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,3 +38,17 @@ def bounds(chunks: Iterable[tuple[Tensor, Tensor]], kl: Tensor | None) -> Bounds
     kl = -ratios / count if kl is None else kl.double()
     found = (total - math.log(count), elbo, elbo + kl, kl, (2 * total - squares).exp())
     return Bounds(*(t.to(dtype) for t in found))
+
+
+def unflatten(recon_x: object, shape: Sequence[int]) -> Any:
+    """A decoder's output for K B rows, with K and B in front."""
+    if isinstance(recon_x, Tensor):
+        return recon_x.unflatten(0, shape)
+    if not isinstance(recon_x, (tuple, list)) or not all(isinstance(t, Tensor) for t in recon_x) or not recon_x:
+        got = f"{type(recon_x).__name__}{[type(t).__name__ for t in recon_x] if isinstance(recon_x, (tuple, list)) else ''}"
+        raise TypeError(f"vaefast.VAE: a decoder must return a torch.Tensor or a tuple of some, got {got}")
+    # A parameter that all samples share has fewer dimensions than the others, or 1 as its first: it is left as it is.
+    first = recon_x[0]
+    return tuple(
+        t.unflatten(0, shape) if t.dim() == first.dim() and t.shape[0] == first.shape[0] else t for t in recon_x
+    )

@@ -62,6 +62,7 @@ class Bernoulli(FusedLikelihood):
         return _checks.prediction(self.name, "recon_x", recon_x, x)
 
     def mean(self, recon_x: Tensor) -> Tensor:
+        _checks.tensor(self.name, "recon_x", recon_x)
         return recon_x if self.probs else torch.sigmoid(recon_x)
 
     def sample(self, recon_x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -88,7 +89,7 @@ class Scaled(FusedLikelihood):
     def split(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
         """(mean, the other parameter) of a decoder's output; None where it has none."""
         if not isinstance(recon_x, (tuple, list)):
-            return recon_x, None
+            return _checks.instance(self.name, "recon_x", recon_x), None
         if len(recon_x) != 2:
             raise ValueError(f"{self.name}: expected (mean, {self.second}), got {len(recon_x)} tensors")
         for option in ("scale", "learn_scale", "optimal_scale"):
@@ -96,7 +97,7 @@ class Scaled(FusedLikelihood):
                 raise ValueError(
                     f"{self.name}: recon_x must be the mean alone where {option} is given, got a pair (mean, {self.second})"
                 )
-        return recon_x[0], recon_x[1]
+        return _checks.instance(self.name, "the mean", recon_x[0]), recon_x[1]
 
     def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         return self.split(recon_x)[0]
@@ -160,8 +161,8 @@ class Gaussian(Scaled):
         mean, own = self.split(recon_x)
         if own is None and self.optimal_scale:
             raise ValueError(f"{self.name}: the optimal scale is known beside data only; sample the mean")
-        logvar = torch.as_tensor(self.logvar if own is None else own, dtype=mean.dtype, device=mean.device)
-        return autograd.rsample((mean, logvar.expand(mean.shape)), generator=generator)[0]
+        logvar = _checks.parameter(self.name, "logvar", self.logvar if own is None else own, "recon_x", mean)
+        return autograd.rsample((mean, logvar.to(mean.dtype).expand(mean.shape)), generator=generator)[0]
 
 
 class Laplace(Scaled):
@@ -201,7 +202,8 @@ class Laplace(Scaled):
     def sample(self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Tensor:
         mean, own = self.split(recon_x)
         u = torch.rand(mean.shape, generator=generator, device=mean.device, dtype=torch.float64) - 0.5
-        scale = torch.as_tensor(self.log_scale if own is None else own, device=mean.device).exp()
+        log_scale = self.log_scale if own is None else own
+        scale = _checks.parameter(self.name, "log_scale", log_scale, "recon_x", mean).exp()
         return (mean - scale * u.sign() * torch.log1p(-2 * u.abs())).to(mean.dtype)
 
 
@@ -226,6 +228,7 @@ class ContinuousBernoulli(FusedLikelihood):
 
     def mean(self, recon_x: Tensor) -> Tensor:
         """1 / (1 - exp(-l)) - 1 / l, 1/2 at l = 0."""
+        _checks.tensor(self.name, "recon_x", recon_x)
         logits = recon_x.to(torch.promote_types(recon_x.dtype, torch.float32))
         near = logits.abs() < 0.1
         far = torch.where(near, 1.0, logits)
@@ -235,6 +238,7 @@ class ContinuousBernoulli(FusedLikelihood):
 
     def sample(self, recon_x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """By the inverse of the distribution function, log(1 + u (exp(l) - 1)) / l."""
+        _checks.tensor(self.name, "recon_x", recon_x)
         u = torch.rand(recon_x.shape, generator=generator, device=recon_x.device, dtype=torch.float64)
         logits = recon_x.double()
         size = torch.where(logits == 0, 1.0, logits.abs())

@@ -15,6 +15,8 @@ from .objectives import fit_and_ratio
 
 __all__ = ["IWAELoss"]
 
+_NAME = "vaefast.IWAELoss"
+
 
 class IWAELoss(nn.Module):
     """Minus the importance-weighted bound log (1/K sum_k w_k) on log p(x) (Burda et al. 2016), or minus a Renyi bound.
@@ -49,10 +51,9 @@ class IWAELoss(nn.Module):
         reduction: str = "mean",
     ) -> None:
         super().__init__()
-        name = "vaefast.IWAELoss"
-        self.alpha = _checks.number(name, "alpha", alpha)
-        _checks.choice(name, "gradient", gradient, ("standard", "stl", "dreg"))
-        _checks.reduction(name, reduction)
+        self.alpha = _checks.number(_NAME, "alpha", alpha)
+        _checks.choice(_NAME, "gradient", gradient, ("standard", "stl", "dreg"))
+        _checks.reduction(_NAME, reduction)
         self.likelihood = likelihoods.by_name(likelihood)
         self.gradient = gradient
         self.reduction = reduction
@@ -89,15 +90,15 @@ class IWAELoss(nn.Module):
                 computed from this very z, or z already belongs to another loss with "dreg".
             NotImplementedError: "dreg" under torch.func or forward-mode AD.
         """
-        _checks.latent("vaefast.IWAELoss", mu, logvar)
+        _checks.latent(_NAME, mu, logvar)
         if self.gradient != "standard":
             mu, logvar = mu.detach(), logvar.detach()
         options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
-        fit, ratio = fit_and_ratio(recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
+        fit, ratio = fit_and_ratio(_NAME, recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
         log_w = fit + ratio
         if self.gradient == "dreg" and transformed():
             raise NotImplementedError(
-                "vaefast.IWAELoss: gradient='dreg' acts in the backward pass and knows nothing of torch.func and "
+                f"{_NAME}: gradient='dreg' acts in the backward pass and knows nothing of torch.func and "
                 "forward-mode AD; 'standard' and 'stl' do"
             )
         if self.gradient == "dreg" and z.requires_grad and torch.is_grad_enabled():
@@ -124,10 +125,10 @@ def _weight_gradient(log_w: Tensor, fit: Tensor, z: Tensor, factor: Tensor, comp
     of that moment begins at the inputs of what is compiled, so a z and a recon_x from outside are refused, too."""
     if compiling and (isinstance(z, FakeTensor) or not z.requires_grad):
         return log_w  # torch.compile infers the shapes only, or compiles no backward pass
-    _checks.sample("vaefast.IWAELoss", z)  # under torch.compile the mark set below is not visible before this point
+    _checks.sample(_NAME, z)  # under torch.compile the mark set below is not visible before this point
     if not _leads_to(fit, z):
         raise ValueError(
-            "vaefast.IWAELoss: with gradient='dreg', recon_x must be computed from the very tensor given as z, got one "
+            f"{_NAME}: with gradient='dreg', recon_x must be computed from the very tensor given as z, got one "
             "whose autograd graph does not lead to it (a view or copy is another tensor, and so is a z that leaves a "
             "compiled, checkpointed or DistributedDataParallel module, or one with backward hooks, beside recon_x)"
         )

@@ -11,6 +11,7 @@ from . import _checks, _importance, functional
 from ._importance import Bounds
 from ._likelihood import Likelihood
 from .functional import ELBO
+from .iwae import IWAELoss
 from .losses import ELBOLoss
 from .objectives import check_model, fit_and_ratio
 
@@ -62,13 +63,13 @@ class VAE(nn.Module):
         latent_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if prior is not None and not (hasattr(prior, "log_prob") and hasattr(prior, "sample")):
-            raise TypeError(f"vaefast.VAE: prior must have log_prob and sample, got {type(prior).__name__}")
+        if prior is not None:
+            _checks.prior("vaefast.VAE", prior, ("log_prob", "sample"))
         self.encoder = encoder
         self.decoder = decoder
-        estimator, name = "analytic" if prior is None else "mc", "vaefast.VAE"
+        estimator = "analytic" if prior is None else "mc"
         self.criterion = ELBOLoss(likelihood, beta=beta, estimator=estimator, prior=prior)
-        self.latent_shape = None if latent_shape is None else _checks.sizes(name, "latent_shape", latent_shape)
+        self.latent_shape = None if latent_shape is None else _checks.sizes("vaefast.VAE", "latent_shape", latent_shape)
 
     @property
     def likelihood(self) -> Any:
@@ -86,6 +87,10 @@ class VAE(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("likelihood", "prior", "beta"):  # nn.Module would keep an attribute that no loss looks at
             raise AttributeError(f"vaefast.VAE: {name} belongs to the criterion; give it to VAE or to a new criterion")
+        if isinstance(value, IWAELoss):
+            raise TypeError(
+                "vaefast.VAE: IWAELoss takes several samples; call it with decode_samples(z), x, z, mu, logvar"
+            )
         super().__setattr__(name, value)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -329,22 +334,15 @@ class VAE(nn.Module):
         def chunk(samples: int) -> tuple[Tensor, Tensor]:
             z = functional.reparameterize(mu, logvar, num_samples=samples, generator=generator)
             recon_x = self.decode_samples(z)
-            return fit_and_ratio(recon_x, x, z, mu, logvar, likelihood=self.likelihood, prior=self.prior, mask=mask)
+            options = {"likelihood": self.likelihood, "prior": self.prior, "mask": mask}
+            return fit_and_ratio("vaefast.VAE.bounds", recon_x, x, z, mu, logvar, **options)
 
         chunks = (chunk(min(chunk_size, num_samples - done)) for done in range(0, num_samples, chunk_size))
         return _importance.bounds(chunks, functional.gaussian_kl(mu, logvar) if self.prior is None else None)
 
     def decode_samples(self, z: Tensor) -> Any:
         """The likelihood's parameters given z of shape (K, B, L), with K and B in front: what IWAELoss takes."""
-        recon_x = self.decode(z.flatten(0, 1))
-        if isinstance(recon_x, Tensor):
-            return recon_x.unflatten(0, z.shape[:2])
-        # A parameter that all samples share has fewer dimensions than the others, or 1 as its first: it is left as it is.
-        first = recon_x[0]
-        return tuple(
-            t.unflatten(0, z.shape[:2]) if t.dim() == first.dim() and t.shape[0] == first.shape[0] else t
-            for t in recon_x
-        )
+        return _importance.unflatten(self.decode(z.flatten(0, 1)), z.shape[:2])
 
     @torch.no_grad()
     def posterior_gap(self, x: Tensor, num_samples: int = 5000, **options: Any) -> Tensor:

@@ -59,11 +59,13 @@ def log_weights(
         tensor([-2.0794, -2.0794, -2.0794, -2.0794])
     """
     options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
-    fit, ratio = fit_and_ratio(recon_x, x, z, mu, logvar, likelihood=likelihood, **options)
+    name = "vaefast.functional.log_weights"
+    fit, ratio = fit_and_ratio(name, recon_x, x, z, mu, logvar, likelihood=likelihood, **options)
     return fit + ratio
 
 
 def fit_and_ratio(
+    name: str,
     recon_x: Any,
     x: Tensor,
     z: Tensor,
@@ -76,8 +78,7 @@ def fit_and_ratio(
     prior: Any = None,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The two terms of `log_weights`: log p(x|z_k), and log p(z_k) - log q(z_k|x)."""
-    name = "vaefast.functional.log_weights"
+    """The two terms of `log_weights`: log p(x|z_k), and log p(z_k) - log q(z_k|x); `name` is the caller's, for errors."""
     _checks.latent(name, mu, logvar)
     _checks.sample(name, z)
     if z.dim() != mu.dim() + 1 or z.shape[1:] != mu.shape:
@@ -87,11 +88,19 @@ def fit_and_ratio(
         raise ValueError(
             f"{name}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; the first dimension is the batch"
         )
+    first = recon_x[0] if isinstance(recon_x, (tuple, list)) and recon_x else recon_x
+    if isinstance(first, Tensor) and first.shape[:2] != z.shape[:2]:
+        raise ValueError(
+            f"{name}: recon_x must have shape ({z.shape[0]}, {z.shape[1]}, ...), as z has, got {tuple(first.shape)}"
+        )
     p = likelihoods.by_name(likelihood)
     check_model(name, p)
     fit = p.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
     _checks.per_sample(name, "likelihood", fit, z.shape[:2])
     if prior is None:
+        for parameter, value in (("prior_mu", prior_mu), ("prior_logvar", prior_logvar)):
+            if value is not None:
+                _checks.parameter(name, parameter, value, "z", z)
         log_p = gaussian_log_prob(z, prior_mu, prior_logvar, batch_dims=2)
     elif prior_mu is prior_logvar is None:
         _checks.prior(name, prior)

@@ -331,7 +331,7 @@ def elbo(
         tensor([-2.5794, -2.5794])
     """
     name = "vaefast.functional.elbo"
-    _checks.tensor(name, "mu", mu)
+    _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
     beta = _checks.beta(name, beta, "mu", mu)
     p = likelihoods.by_name(likelihood, target_scale=target_scale)
     log_likelihood = p.log_prob(recon_x, x, mask=mask, batch_dims=batch_dims)
