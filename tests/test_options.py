@@ -1,11 +1,13 @@
-"""What ELBOLoss may be told: weights, masks, free bits, beta, validate."""
+"""What ELBOLoss and IWAELoss may be told: weights, masks, free bits, beta, priors, validate."""
 
 import pytest
 import torch
+from torch.distributions import Independent, Normal
 from torch.nn import functional as F
 
 from tests.cases import loss_inputs
-from vaefast import ELBOLoss, likelihoods, reference, schedules
+from vaefast import ELBOLoss, IWAELoss, likelihoods, reference, schedules
+from vaefast import functional as VF
 
 
 def parts64(likelihood, recon_x, x, mu, logvar, prior_mu=None, prior_logvar=None, mask=None, **_):
@@ -157,3 +159,30 @@ def test_a_beta_from_the_cpu_goes_anywhere():
     for options in ({}, {"return_parts": True}):
         loss = ELBOLoss()(*tensors, beta=schedules.linear(1, 2), **options)
         assert (loss[0] if options else loss).shape == ()
+
+
+@pytest.mark.parametrize("gradient", ["standard", "stl", "dreg"])
+def test_iwae_is_told_the_same(gradient):
+    """Each option against what it stands for, with the encoder's gradients."""
+    x, weight, prior = torch.rand(5, 6).round(), torch.rand(5), Independent(Normal(torch.ones(2), 2.0), 1)
+
+    def loss(data=x, reduction="mean", told=(), **options):
+        mu, logvar = torch.full((5, 2), 0.3, requires_grad=True), torch.full((5, 2), -0.4, requires_grad=True)
+        z = VF.reparameterize(mu, logvar, num_samples=3, eps=torch.linspace(-2, 2, 30).view(3, 5, 2))
+        criterion = IWAELoss(gradient=gradient, reduction=reduction, **dict(told))
+        value = criterion(z @ torch.linspace(-1, 1, 12).view(2, 6), data, z, mu, logvar, **options)
+        return value.detach(), *torch.autograd.grad(value.sum(), (mu, logvar))
+
+    each, *gradients = loss(reduction="none")
+    for reduction, scale in (("sum", 1.0), ("mean", 1 / 5)):
+        expected = (scale * (weight * each).sum(), *(scale * weight[:, None] * g for g in gradients))
+        torch.testing.assert_close(loss(reduction=reduction, weight=weight), expected)
+    torch.testing.assert_close(loss(255 * x.byte(), told={"target_scale": 1 / 255}), loss())
+    torch.testing.assert_close(loss(told={"prior": prior}), loss(prior=prior))
+    told = {"prior": Independent(Normal(torch.zeros(2), 1.0), 1)}
+    torch.testing.assert_close(loss(told=told, prior=prior), loss(prior=prior))  # the call's
+    assert loss(prior=prior)[0] != loss()[0]
+    with pytest.raises(ValueError, match=r"vaefast.IWAELoss: weight must have shape \(5,\), got \(6,\)"):
+        loss(weight=torch.ones(6))
+    with pytest.raises(TypeError, match="vaefast.IWAELoss: prior must be an object with log_prob, got int"):
+        IWAELoss(prior=3)

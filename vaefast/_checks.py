@@ -73,6 +73,14 @@ def mask(function: str, value: object, other_name: str, other: Tensor) -> Tensor
     return broadcast(function, "mask", value, other_name, other)
 
 
+def weight(function: str, value: Tensor, batch: torch.Size, other_name: str, other: Tensor) -> None:
+    """A weight for each sample, on the device of another tensor."""
+    tensor(function, "weight", value)
+    if value.shape != batch:
+        raise ValueError(f"{function}: weight must have shape {tuple(batch)}, got {tuple(value.shape)}")
+    same_device(function, "weight", value, other_name, other)
+
+
 def batch_dims(function: str, value: object, name: str, tensor: Tensor) -> int:
     """The number of leading dimensions that the result keeps. A 0-dimensional tensor is one sample of one element."""
     value = integer(f"{function}: batch_dims", value, 0)

@@ -28,9 +28,11 @@ class IWAELoss(nn.Module):
             "stl": without the score function of q, so that it is 0 where q is exact (Roeder et al. 2017), biased for
             K > 1; "dreg": doubly reparameterized, unbiased, and better the larger K is (Tucker et al. 2019).
         reduction: "mean" over the batch, "sum" or "none".
+        prior: p(z), an object with log_prob(z) of shape (B,), such as vaefast.priors.VampPrior; if None, what a call says.
+        target_scale: what x is multiplied by, as for ELBOLoss.
 
     Raises:
-        TypeError: likelihood is neither a name nor an object with log_prob, or alpha is no number.
+        TypeError: likelihood is neither a name nor an object with log_prob, prior has no log_prob, or alpha is no number.
         ValueError: an option is unknown or not finite.
 
     Example:
@@ -49,12 +51,17 @@ class IWAELoss(nn.Module):
         alpha: float = 0.0,
         gradient: str = "standard",
         reduction: str = "mean",
+        prior: Any = None,
+        target_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.alpha = _checks.number(_NAME, "alpha", alpha)
         _checks.choice(_NAME, "gradient", gradient, ("standard", "stl", "dreg"))
         _checks.reduction(_NAME, reduction)
-        self.likelihood = likelihoods.by_name(likelihood)
+        if prior is not None:
+            _checks.prior(_NAME, prior)
+        self.likelihood = likelihoods.by_name(likelihood, target_scale=target_scale)
+        self.prior = prior
         self.gradient = gradient
         self.reduction = reduction
 
@@ -69,6 +76,7 @@ class IWAELoss(nn.Module):
         prior_mu: Tensor | None = None,
         prior_logvar: Tensor | None = None,
         prior: Any = None,
+        weight: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
         """The loss: a scalar, or of shape (B,).
@@ -81,7 +89,8 @@ class IWAELoss(nn.Module):
                 backward pass, whatever it comes from: z is for this loss alone.
             mu, logvar: of q(z|x), shape (B, L).
             prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
-            prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, instead.
+            prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, instead; the module's if None.
+            weight: weight of each datum's loss, shape (B,). "mean" still divides by B.
             mask: bool, broadcastable to x; elements that are False are missing.
 
         Raises:
@@ -91,8 +100,11 @@ class IWAELoss(nn.Module):
             NotImplementedError: "dreg" under torch.func or forward-mode AD.
         """
         _checks.latent(_NAME, mu, logvar)
+        if weight is not None:
+            _checks.weight(_NAME, weight, mu.shape[:1], "mu", mu)
         if self.gradient != "standard":
             mu, logvar = mu.detach(), logvar.detach()
+        prior = self.prior if prior is None else prior
         options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
         fit, ratio = fit_and_ratio(_NAME, recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
         log_w = fit + ratio
@@ -109,6 +121,8 @@ class IWAELoss(nn.Module):
             factor = (self.alpha + (1 - self.alpha) * v).reshape(*v.shape, *(1,) * (z.dim() - 2))
             log_w = _weight_gradient(log_w, fit, z, factor, torch.compiler.is_compiling())
         loss = -renyi_bound(log_w, self.alpha)
+        if weight is not None:
+            loss = weight.to(loss.dtype) * loss
         if self.reduction == "none":
             return loss
         return loss.sum() if self.reduction == "sum" else loss.mean()

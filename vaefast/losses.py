@@ -159,10 +159,7 @@ class ELBOLoss(nn.Module):
         if mask is not None:
             mask = _checks.mask(_NAME, mask, "x", x)
         if weight is not None:
-            _checks.tensor(_NAME, "weight", weight)
-            if weight.shape != batch:
-                raise ValueError(f"{_NAME}: weight must have shape {tuple(batch)}, got {tuple(weight.shape)}")
-            _checks.same_device(_NAME, "weight", weight, "x", x)
+            _checks.weight(_NAME, weight, batch, "x", x)
         if (z is None) != (self.estimator == "analytic"):
             got = "got none" if z is None else f"got one for estimator={self.estimator!r}"
             raise ValueError(f"{_NAME}: z must be given for estimator='mc' and only then, {got}")

@@ -36,6 +36,7 @@ def log_weights(
     prior_logvar: Tensor | None = None,
     prior: Any = None,
     mask: Tensor | None = None,
+    target_scale: float = 1.0,
 ) -> Tensor:
     """log p(x|z_k) + log p(z_k) - log q(z_k|x), the logarithm of an importance weight (Burda et al. 2016, equation 8).
 
@@ -48,6 +49,7 @@ def log_weights(
         prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
         prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, instead.
         mask: bool, broadcastable to x; elements that are False are missing.
+        target_scale: what x is multiplied by, for likelihoods given by name.
 
     Returns:
         nats, shape (K, B). Its mean over K is the K-sample ELBO with the KL estimated at the samples.
@@ -59,8 +61,8 @@ def log_weights(
         tensor([-2.0794, -2.0794, -2.0794, -2.0794])
     """
     options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
-    name = "vaefast.functional.log_weights"
-    fit, ratio = fit_and_ratio(name, recon_x, x, z, mu, logvar, likelihood=likelihood, **options)
+    name, p = "vaefast.functional.log_weights", likelihoods.by_name(likelihood, target_scale=target_scale)
+    fit, ratio = fit_and_ratio(name, recon_x, x, z, mu, logvar, likelihood=p, **options)
     return fit + ratio
 
 
@@ -93,9 +95,8 @@ def fit_and_ratio(
         raise ValueError(
             f"{name}: recon_x must have shape ({z.shape[0]}, {z.shape[1]}, ...), as z has, got {tuple(first.shape)}"
         )
-    p = likelihoods.by_name(likelihood)
-    check_model(name, p)
-    fit = p.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
+    check_model(name, likelihood)
+    fit = likelihood.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
     _checks.per_sample(name, "likelihood", fit, z.shape[:2])
     if prior is None:
         for parameter, value in (("prior_mu", prior_mu), ("prior_logvar", prior_logvar)):
