@@ -16,6 +16,9 @@ constexpr float kLn2High = 0.693115234375f, kLn2Low = 3.19461833e-05f;
 
 VAEFAST_HD float abs(float x) { return fabsf(x); }
 VAEFAST_HD double abs(double x) { return fabs(x); }
+// The sign bit: vectors select by it without a comparison.
+VAEFAST_HD bool is_negative(float x) { return bit_cast<int32_t>(x) < 0; }
+VAEFAST_HD bool is_negative(double x) { return bit_cast<int64_t>(x) < 0; }
 
 // c[0] + c[1] x + ... by Estrin's scheme: of adjacent terms pairs are made, and of those a polynomial in x^2.
 template <int n>
@@ -101,24 +104,24 @@ VAEFAST_HD T rounding_of_difference(T a, T b, T difference) {
   return (a - (difference + part)) + (part - b);
 }
 
-// a b + log1p(e) for a, b >= 0 and 0 <= e <= 1. The logarithm is not rounded by itself: with a fused multiply-add its
+// -a b - log1p(e) for a, b >= 0 and 0 <= e <= 1. The logarithm is not rounded by itself: with a fused multiply-add its
 // largest part is added last; without one, what rounding takes from the sums is added at the end. log1p alone 1.5 ULP.
-VAEFAST_HD float add_log1p(float a, float b, float e) {
+VAEFAST_HD float minus_log1p(float a, float b, float e) {
   // (log1p(e) - e) / e^2, 2^-27.5
   constexpr float c0 = -0.4999993f;
   constexpr float c[] = {0.33330464f, -0.24958019f, 0.19692102f,  -0.1534488f,
                          0.10661128f, -0.05745723f, 0.020086242f, -0.0032904686f};
 #if defined(VAEFAST_FMA)
-  return (a * b + e * e * polynomial(e, c0, c)) + e;
+  return (-(a * b) - e * e * polynomial(e, c0, c)) - e;
 #else
   const float square = e * e, half = c0 * square, largest = e + half;
   const float rest = square * (e * in_pairs(e, c)) + ((e - largest) + half), log1p = largest + rest;
   const float product = a * b, sum = product + log1p;
   const float lost = rounding_of_difference(product, -log1p, sum) + ((largest - log1p) + rest);
-  return sum + (abs(sum) < INFINITY ? lost : 0.0f);
+  return -(sum + (abs(sum) < INFINITY ? lost : 0.0f));
 #endif
 }
-VAEFAST_HD double add_log1p(double a, double b, double e) { return a * b + ::log1p(e); }
+VAEFAST_HD double minus_log1p(double a, double b, double e) { return -(a * b) - ::log1p(e); }
 
 // The exponent of a normal x > 0 = 2^exponent (1 + f), 1 + f in [sqrt(1/2), sqrt(2)).
 VAEFAST_HD int32_t exponent_of(float x) { return int32_t(bit_cast<uint32_t>(x) - 0x3f3504f3u) >> 23; }

@@ -103,13 +103,13 @@ struct Bernoulli {
   }
   template <class T>
   VAEFAST_HD static T evaluate(T logit, T x, T e, T* d) {
-    const T size = math::abs(logit);
-    const T miss = logit >= T(0) ? T(1) - x : x;
+    const bool negative = math::is_negative(logit);
+    const T size = math::abs(logit), miss = negative ? x : T(1) - x;
     const T q = math::divide(e, T(1) + e);
-    d[0] = logit >= T(0) ? q - miss : miss - q;
+    d[0] = negative ? miss - q : q - miss;
     d[1] = logit;
     const T cost = miss == T(0) ? T(0) : size;  // an infinite logit that is right costs 0
-    return -math::add_log1p(cost, miss, e);
+    return math::minus_log1p(cost, miss, e);
   }
 };
 

@@ -31,7 +31,7 @@ class Mutant:
 TERMS, LOSSES = "tests/test_terms.py", "tests/test_losses.py tests/test_options.py"
 MUTANTS = (
     # formulas
-    Mutant("a sign", "csrc/math/terms.h", "d[0] = logit >= T(0) ? q - miss", "d[0] = logit >= T(0) ? q + miss", TERMS),
+    Mutant("a sign", "csrc/math/terms.h", "d[0] = negative ? miss - q : q - miss", "d[0] = negative ? miss - q : q + miss", TERMS),
     Mutant("a factor", "csrc/math/terms.h", "d[1] = T(0.5) * math::expm1(logvar, e)", "d[1] = math::expm1(logvar, e)", TERMS),
     Mutant("a constant", "csrc/math/terms.h", "T(math::kLog2Pi) + logvar", "logvar", TERMS),
     Mutant("a guard", "csrc/math/terms.h", "miss == T(0) ? T(0) : size;", "size;", LOSSES),
