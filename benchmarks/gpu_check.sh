@@ -20,7 +20,7 @@ export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$(python -c 'import torch; p
 # Without dependencies, for machines that reach no package index; pytest and rich must be there.
 step install python -m pip install --no-build-isolation --no-deps -e .
 step cuda python -m pytest -q tests/test_cuda.py
-step tables python -m pytest -q --device cuda tests/test_terms.py tests/test_{losses,everyday,inplace}.py
+step tables python -m pytest -q --device cuda tests/test_terms.py tests/test_{losses,options,everyday,inplace}.py
 for tool in memcheck racecheck initcheck synccheck; do
   # Torch's allocator would hide what lies beyond a tensor, and what was never written.
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 \

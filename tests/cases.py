@@ -1,5 +1,5 @@
-"""The table of operations: one row per term of csrc/math/terms.h. Tests and benchmarks take their inputs, references and
-tolerances from here; test_terms.py fails when a term has no row."""
+"""The table of operations: one row per term of csrc/math/terms.h; and the inputs of losses. Tests and benchmarks take their
+inputs, references and tolerances from here; test_terms.py fails when a term has no row."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

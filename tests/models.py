@@ -1,4 +1,4 @@
-"""Small VAEs and priors for the tests, with numbers that can be computed by hand."""
+"""Small encoders, decoders, priors and VAEs that tests share."""
 
 import torch
 from torch import nn
@@ -47,6 +47,8 @@ def vamp_vae(seed=0):
 
 
 class Expand(nn.Module):
+    """After a decoder of (mean, log_scale): both of one shape."""
+
     def forward(self, parameters):
         mean, log_scale = parameters
         return mean, log_scale.expand(mean.shape)

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from tests import matrix
 from tests.matrix.operations import OPERATIONS, Operation
 from tests.native import ROOT
-from vaefast import ELBOLoss, mlp_vae
+from vaefast import ELBOLoss, IWAELoss, mlp_vae
 from vaefast import functional as VF
 
 MODES = list(matrix.modes())
@@ -255,3 +255,24 @@ def test_ahead_of_time():
     compiled = torch._inductor.aoti_load_package(torch._inductor.aoti_compile_and_package(program))
     for case in (args, inputs(33, torch.float32)):
         torch.testing.assert_close(compiled(*case), ELBOLoss()(*case))
+
+
+@pytest.mark.parametrize("gradient", ["standard", "stl", "dreg"])
+def test_iwae_compiled_and_under_torch_func(gradient):
+    """With a weight and a prior of its own."""
+    prior = torch.distributions.Independent(torch.distributions.Normal(torch.ones(2), 2.0), 1)
+    criterion, x = IWAELoss(gradient=gradient, prior=prior), torch.rand(4, 5).round()
+    eps, head, weight = torch.randn(3, 4, 2), torch.randn(2, 5), torch.rand(4)
+
+    def loss(mu, logvar):
+        z = VF.reparameterize(mu, logvar, num_samples=3, eps=eps)
+        return criterion(z @ head, x, z, mu, logvar, weight=weight)
+
+    mu, logvar = (torch.randn(4, 2).requires_grad_() for _ in range(2))
+    expected = torch.autograd.grad(loss(mu, logvar), (mu, logvar))
+    compiled = torch.compile(loss, fullgraph=True)
+    torch.testing.assert_close(torch.autograd.grad(compiled(mu, logvar), (mu, logvar)), expected, rtol=1e-4, atol=1e-6)
+    if gradient == "dreg":
+        return
+    functional = torch.func.grad(loss, (0, 1))(mu.detach(), logvar.detach())
+    torch.testing.assert_close(functional, expected, rtol=1e-4, atol=1e-6)

@@ -1,5 +1,5 @@
 """What only a GPU can show. The tables of the other files run there, too: `python -m pytest --device cuda tests/test_terms.py
-tests/test_losses.py`. Without a GPU these are skipped; VAEFAST_REQUIRE_CUDA=1 makes that a failure."""
+tests/test_{losses,options,everyday,inplace}.py`. Without a GPU these are skipped; VAEFAST_REQUIRE_CUDA=1 makes that a failure."""
 
 import math
 

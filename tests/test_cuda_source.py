@@ -69,7 +69,7 @@ def simulated(*arguments):
 
 def test_kernels_run_on_the_cpu_like_the_cpus():
     """The tables of terms, losses and noise, with the CUDA kernels in the place of the CPU's."""
-    files = ("terms", "losses", "everyday", "inplace", "noise", "numerics", "bad_input")
+    files = ("terms", "losses", "options", "everyday", "inplace", "noise", "numerics", "bad_input")
     simulated(*(f"tests/test_{name}.py" for name in files), "-k", "not 2_to_the_31 and not large_batches")
 
 

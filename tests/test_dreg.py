@@ -161,22 +161,3 @@ def test_one_dreg_loss_for_one_z():
         criterion(recon_x, x, z, mu, logvar)
     with pytest.raises(NotImplementedError, match="knows nothing of torch.func"):
         torch.func.grad(lambda m: criterion(torch.zeros(3, 4, 5), x, m + z.detach(), m, logvar))(mu.detach())
-
-
-@pytest.mark.parametrize("gradient", ["standard", "stl", "dreg"])
-def test_compiled_and_under_torch_func(gradient):
-    criterion, x = vaefast.IWAELoss(gradient=gradient), torch.rand(4, 5).round()
-    eps, weight = torch.randn(3, 4, 2), torch.randn(2, 5)
-
-    def loss(mu, logvar):
-        z = VF.reparameterize(mu, logvar, num_samples=3, eps=eps)
-        return criterion(z @ weight, x, z, mu, logvar)
-
-    mu, logvar = (torch.randn(4, 2).requires_grad_() for _ in range(2))
-    expected = torch.autograd.grad(loss(mu, logvar), (mu, logvar))
-    compiled = torch.compile(loss, fullgraph=True)
-    torch.testing.assert_close(torch.autograd.grad(compiled(mu, logvar), (mu, logvar)), expected, rtol=1e-4, atol=1e-6)
-    if gradient == "dreg":
-        return
-    functional = torch.func.grad(loss, (0, 1))(mu.detach(), logvar.detach())
-    torch.testing.assert_close(functional, expected, rtol=1e-4, atol=1e-6)

@@ -41,7 +41,7 @@ PYTHON = {
     "_importance": [],
     "model": ["_checks", "_importance", "_likelihood", "functional", "iwae", "losses", "objectives"],
     "builders": ["_checks", "_likelihood", "likelihoods", "model"],
-    "data": [],
+    "data": ["_checks"],
     "plots": [],
     "runs": ["", "_likelihood", "builders", "likelihoods", "model"],
     "training": ["", "data", "functional", "iwae", "likelihoods", "model", "plots", "runs"],

@@ -21,10 +21,8 @@ def counts(*shape):
     return torch.randint(0, 30, shape)
 
 
-# name: (likelihood, the decoder's output, data, the same distribution in torch)
 SHAPE = (5, 4, 3)
-
-
+# name: (likelihood, the decoder's output, data, the same distribution in torch)
 DISTRIBUTIONS = {
     "bernoulli": lambda l: (L.Bernoulli(), l, torch.rand(SHAPE).round(), D.Bernoulli(logits=l)),
     "gaussian": lambda m, s: (L.Gaussian(), (m, s), normal(*SHAPE), D.Normal(m, (s / 2).exp())),
@@ -312,8 +310,12 @@ def test_counts_of_any_integer_type(dtype):
 
 @pytest.mark.parametrize("name", L.NAMES)
 @pytest.mark.parametrize("method", ["mean", "sample"])
-@pytest.mark.parametrize("recon_x", [None, 3.0, (), (None,) * 3], ids=repr)
+@pytest.mark.parametrize(
+    "recon_x",
+    [None, 3.0, (), (None,) * 3, (None,) * 2, torch.zeros(2, 3).long(), torch.eye(3).to_sparse()],
+    ids=["None", "float", "empty", "three", "two", "integers", "sparse"],
+)
 def test_what_is_no_decoders_output(name, method, recon_x):
     likelihood = L.by_name(name)
-    with pytest.raises((TypeError, ValueError), match=f"{likelihood.name}: "):
+    with pytest.raises((TypeError, ValueError, NotImplementedError), match=f"{likelihood.name}: "):
         getattr(likelihood, method)(recon_x)

@@ -77,8 +77,12 @@ def test_bad_models():
         (lambda: vaefast.VAE(lambda x: None, nn.Linear(1, 4)).loss(x), TypeError, "an encoder's output, if not \\(mu, logvar\\), must be a torch.Tensor, got NoneType"),
         (lambda: vaefast.VAE(lambda x: (x, None), nn.Linear(1, 4)).loss(x), TypeError, "each of an encoder's .* must be a torch.Tensor, got NoneType"),
         (lambda: vaefast.VAE(nn.Linear(4, 2), Returns(None)).bounds(x, 2), TypeError, "VAE: a decoder must return a torch.Tensor or a tuple of some, got NoneType"),
-        (lambda: vaefast.VAE(nn.Linear(4, 2), Returns((x, None))).bounds(x, 2), TypeError, r"or a tuple of some, got tuple\['Tensor', 'NoneType'\]"),
-        (lambda: vaefast.VAE(nn.Linear(4, 2), Returns(())).bounds(x, 2), TypeError, "or a tuple of some, got tuple"),
+        (lambda: vaefast.VAE(nn.Linear(4, 2), Returns((x, None))).bounds(x, 2), TypeError, r"or a tuple of some, got \(Tensor, NoneType\)"),
+        (lambda: vaefast.VAE(nn.Linear(4, 2), Returns(())).bounds(x, 2), TypeError, r"or a tuple of some, got \(\)"),
+        (lambda: vaefast.VAE(nn.Linear(4, 2), Returns(torch.zeros(5, 4))).bounds(x, 2), ValueError, r"a decoder must return 2 rows for 2 of z, got \(5, 4\)"),
+        (lambda: vaefast.VAE(nn.Linear(4, 2), Returns((x.sum(), x))).bounds(x, 2), ValueError, r"a decoder must return 2 rows for 2 of z, got \(\)"),
+        (lambda: vae.loss(None), TypeError, "vaefast.VAE: x must be a torch.Tensor, got NoneType"),
+        (lambda: vae.log_likelihood([1.0]), TypeError, "vaefast.VAE: x must be a torch.Tensor, got list"),
         (lambda: vaefast.VAE(nn.Linear(4, 2), Returns(None)).reconstruct(x), TypeError, "Bernoulli: recon_x must be a torch.Tensor, got NoneType"),
         (lambda: setattr(vae, "criterion", vaefast.IWAELoss()), TypeError, "IWAELoss takes several samples; call it with decode_samples"),
         (lambda: vaefast.VAE(nn.Linear(4, 2), nn.Linear(1, 4), prior=VampPrior), TypeError, "prior must be an object with log_prob and sample, got the class VampPrior"),
@@ -294,6 +298,15 @@ def test_a_model_without_parameters_samples():
     vae = vaefast.VAE(nn.Flatten(), nn.Identity(), latent_shape=(2,))
     assert vae.sample(3).shape == (3, 2)
     assert vae.double().sample(3).dtype is torch.float32  # it has no dtype: torch's default
+
+
+def test_a_subclass_may_hold_another_loss():
+    class Own(vaefast.VAE):
+        def __init__(self):
+            super().__init__(nn.Linear(6, 4), nn.Linear(2, 6))
+            self.iwae = vaefast.IWAELoss()
+
+    assert Own().loss(torch.rand(3, 6)).isfinite()
 
 
 def test_numpy_integers_are_integers():

@@ -37,7 +37,6 @@ EVIDENCE = {
     "schedules": ("closed form", "test_schedules"),
 }
 
-
 # What a test of each kind has in it: the other distribution, the sum over nodes, all cases. A closed form has no sign.
 SIGNS = {
     "torch.distributions": r"kl_divergence\(|\.log_prob\(",
@@ -46,19 +45,10 @@ SIGNS = {
     "closed form": r"",
 }
 
-
 F64 = torch.float64
-
-
 LOG_PX, ELBO, IWAE_2, RENYI_HALF = -1.5134779691271336, -1.7003289278022526, -1.5787741233489254, -1.5856849628093812
-
-
 MU, LOGVAR = 0.8, -0.7
-
-
 SLOPE, BIAS = torch.tensor([1.5, -2.0, 0.7, 3.0], dtype=F64), torch.tensor([0.2, -0.5, 1.0, -1.0], dtype=F64)
-
-
 X = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=F64)
 
 
@@ -224,6 +214,18 @@ class TestCombinations:
         prior, q = Normal(0.0, 1.0).log_prob(z).sum(-1), Normal(mu, (logvar / 2).exp()).log_prob(z).sum(-1)
         torch.testing.assert_close(log_w, fit + prior - q, rtol=1e-5, atol=1e-5)
 
+    def test_a_likelihood_of_ones_own(self):
+        """It may take what a decoder returns in any shape."""
+
+        class Shared:
+            def log_prob(self, recon_x, x, *, mask=None, batch_dims=1):
+                return Normal(recon_x[0], 1.0).log_prob(x).flatten(batch_dims).sum(-1)
+
+        z, x, mu = torch.randn(3, 4, 2), torch.rand(4, 5), torch.zeros(4, 2)
+        got = VF.log_weights((torch.ones(5), z), x, z, mu, mu, likelihood=Shared())
+        expected = VF.log_weights(torch.ones(3, 4, 5), x, z, mu, mu, likelihood="gaussian")
+        torch.testing.assert_close(got, expected)
+
     def test_a_prior_of_ones_own(self):
         mu, logvar = torch.randn(2, 4, 2, dtype=F64).unbind()
         z = VF.reparameterize(mu, logvar, num_samples=3)
@@ -237,7 +239,7 @@ class TestCombinations:
         with pytest.raises(ValueError, match="exclude each other"):
             VF.log_weights(recon_x, x, z, mu, logvar, prior=prior, **options)
         elementwise = vaefast.ELBOLoss(estimator="mc", prior=Normal(0.0, 1.0))
-        with pytest.raises(ValueError, match=r"prior.log_prob must return shape \(4,\), got \(4, 2\)"):
+        with pytest.raises(ValueError, match=r"prior.log_prob must return a tensor of shape \(4,\), got \(4, 2\)"):
             elementwise(recon_x[0], x, mu, logvar, z=z[0])
         with pytest.raises(ValueError, match="the module has a prior"):
             vaefast.ELBOLoss(estimator="mc", prior=prior)(recon_x[0], x, mu, logvar, z=z[0], **options)

@@ -1,4 +1,4 @@
-"""What ELBOLoss and IWAELoss may be told: weights, masks, free bits, beta, priors, validate."""
+"""What ELBOLoss may be told: weights, masks, free bits, beta, validate; and IWAELoss: weight, prior, target_scale."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from tests.cases import loss_inputs
 from vaefast import ELBOLoss, IWAELoss, likelihoods, reference, schedules
 from vaefast import functional as VF
+from vaefast.priors import VampPrior
 
 
 def parts64(likelihood, recon_x, x, mu, logvar, prior_mu=None, prior_logvar=None, mask=None, **_):
@@ -156,14 +157,16 @@ def test_a_weights_type_changes_no_result():
 
 def test_a_beta_from_the_cpu_goes_anywhere():
     tensors = [t.to("meta") for t in (torch.zeros(4, 5), torch.zeros(4, 5), torch.zeros(4, 2), torch.zeros(4, 2))]
+    with torch.device("cpu"):
+        beta = schedules.linear(1, 2)
     for options in ({}, {"return_parts": True}):
-        loss = ELBOLoss()(*tensors, beta=schedules.linear(1, 2), **options)
+        loss = ELBOLoss()(*tensors, beta=beta, **options)
         assert (loss[0] if options else loss).shape == ()
 
 
 @pytest.mark.parametrize("gradient", ["standard", "stl", "dreg"])
-def test_iwae_is_told_the_same(gradient):
-    """Each option against what it stands for, with the encoder's gradients."""
+def test_iwae_weight_prior_and_target_scale(gradient):
+    """Each against what it stands for, with the encoder's gradients."""
     x, weight, prior = torch.rand(5, 6).round(), torch.rand(5), Independent(Normal(torch.ones(2), 2.0), 1)
 
     def loss(data=x, reduction="mean", told=(), **options):
@@ -186,3 +189,26 @@ def test_iwae_is_told_the_same(gradient):
         loss(weight=torch.ones(6))
     with pytest.raises(TypeError, match="vaefast.IWAELoss: prior must be an object with log_prob, got int"):
         IWAELoss(prior=3)
+    with pytest.raises(
+        ValueError, match="vaefast.IWAELoss: the module has a prior; prior_mu and prior_logvar would be"
+    ):
+        loss(told=told, prior_mu=torch.zeros(2))
+
+
+def test_iwae_owns_a_prior_that_learns():
+    encoder = torch.nn.Linear(6, 4)
+    criterion = IWAELoss("gaussian", prior=VampPrior(encoder, torch.rand(3, 6)), target_scale=0.5)
+    assert "prior.pseudo_inputs" in dict(criterion.named_parameters())
+    x, weight = torch.rand(5, 6), torch.rand(5, requires_grad=True)
+    mu, logvar = encoder(x).chunk(2, 1)
+    z = VF.reparameterize(mu, logvar, num_samples=3)
+    recon_x = z @ torch.ones(2, 6)
+    loss = criterion(recon_x, x, z, mu, logvar, weight=weight)
+    log_w = VF.log_weights(recon_x, x, z, mu, logvar, likelihood="gaussian", prior=criterion.prior, target_scale=0.5)
+    torch.testing.assert_close(loss, -(weight * VF.iwae_bound(log_w)).mean())
+    torch.testing.assert_close(
+        log_w, VF.log_weights(recon_x, x / 2, z, mu, logvar, likelihood="gaussian", prior=criterion.prior)
+    )
+    by_prior, by_weight = torch.autograd.grad(loss, (criterion.prior.pseudo_inputs, weight))
+    assert by_prior.abs().sum() > 0
+    torch.testing.assert_close(by_weight, -VF.iwae_bound(log_w) / 5)

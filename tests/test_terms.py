@@ -273,6 +273,10 @@ def test_special_values_go_where_they_belong(isa):
     assert grad[:4].tolist() == [0.0, 0.0, -1.0, 1.0]
     assert grad.isnan().tolist() == [False] * 4 + [True, True, False]
 
+    zeros, x = torch.tensor([0.0, -0.0]), torch.tensor([0.25, 0.25])
+    (grad,) = gradients(lambda o: autograd.row_sum("bernoulli", o, reduction="sum"), (zeros, x), [0])
+    assert grad.tolist() == [-0.25, -0.25]
+
     logvar = torch.tensor([inf, -inf, 89.0, 1000.0, -1000.0, nan, 88.0])
     kl = autograd.row_sum("gaussian_kl", (torch.zeros(7), logvar), reduction="elementwise")
     assert kl[:5].tolist() == [inf, inf, inf, inf, 499.5] and kl[5].isnan() and kl[6].isfinite()

@@ -94,8 +94,9 @@ def batch_dims(function: str, value: object, name: str, tensor: Tensor) -> int:
 
 
 def choice(function: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{function}: {name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    if not isinstance(value, str) or value not in allowed:
+        got = _type_name(value) if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"{function}: {name} must be one of {', '.join(map(repr, allowed))}, got {got}")
 
 
 def reduction(function: str, value: object, allowed: tuple[str, ...] = REDUCTIONS) -> None:
@@ -159,9 +160,10 @@ def sample(function: str, z: object) -> None:
         raise ValueError(f"{function}: z belongs to a gradient='dreg' loss, which weights its gradient; sample it anew")
 
 
-def per_sample(function: str, name: str, value: Tensor, batch: torch.Size) -> None:
-    if value.shape != batch:
-        raise ValueError(f"{function}: {name}.log_prob must return shape {tuple(batch)}, got {tuple(value.shape)}")
+def per_sample(function: str, name: str, value: object, batch: torch.Size) -> None:
+    if not isinstance(value, Tensor) or value.shape != batch:
+        got = tuple(value.shape) if isinstance(value, Tensor) else _type_name(value)
+        raise ValueError(f"{function}: {name}.log_prob must return a tensor of shape {tuple(batch)}, got {got}")
 
 
 def generator(function: str, value: object, device: torch.device) -> None:

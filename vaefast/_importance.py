@@ -42,13 +42,15 @@ def bounds(chunks: Iterable[tuple[Tensor, Tensor]], kl: Tensor | None) -> Bounds
 
 def unflatten(recon_x: object, shape: Sequence[int]) -> Any:
     """A decoder's output for K B rows, with K and B in front."""
-    if isinstance(recon_x, Tensor):
-        return recon_x.unflatten(0, shape)
-    if not isinstance(recon_x, (tuple, list)) or not all(isinstance(t, Tensor) for t in recon_x) or not recon_x:
-        got = f"{type(recon_x).__name__}{[type(t).__name__ for t in recon_x] if isinstance(recon_x, (tuple, list)) else ''}"
+    several: Sequence[Any] = recon_x if isinstance(recon_x, (tuple, list)) else [recon_x]
+    if not several or not all(isinstance(t, Tensor) for t in several):
+        kinds = ", ".join(type(t).__name__ for t in several)
+        got = f"({kinds})" if several is recon_x else kinds
         raise TypeError(f"vaefast.VAE: a decoder must return a torch.Tensor or a tuple of some, got {got}")
+    first, rows = several[0], shape[0] * shape[1]
+    if first.dim() == 0 or first.shape[0] != rows:
+        raise ValueError(f"vaefast.VAE: a decoder must return {rows} rows for {rows} of z, got {tuple(first.shape)}")
+    if several is not recon_x:
+        return first.unflatten(0, shape)
     # A parameter that all samples share has fewer dimensions than the others, or 1 as its first: it is left as it is.
-    first = recon_x[0]
-    return tuple(
-        t.unflatten(0, shape) if t.dim() == first.dim() and t.shape[0] == first.shape[0] else t for t in recon_x
-    )
+    return tuple(t.unflatten(0, shape) if t.dim() == first.dim() and t.shape[0] == rows else t for t in several)

@@ -3,6 +3,7 @@ Nothing is downloaded and nothing is unpickled."""
 
 import gzip
 import math
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from . import _checks
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 # IDX: 0, 0, type code, number of dimensions, the dimensions as big-endian uint32, the elements
@@ -41,7 +44,7 @@ class Dataset:
         return x.to(torch.float32) / 255 if x.dtype is torch.uint8 else x.to(torch.float32)
 
     def batches(self, size: int, seed: int) -> Iterator[Tensor]:
-        """The training set once, in an order that the seed gives."""
+        """The training set once, `size` samples of float32 at a time, in an order that the seed gives."""
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
         for indices in order.split(size):
             yield self.floats(self.train[indices])
@@ -68,13 +71,13 @@ class Dataset:
             )
 
 
-def load(source: str, test_fraction: float = 0.2) -> Dataset:
+def load(source: str | os.PathLike[str], test_fraction: float = 0.2) -> Dataset:
     """A data set, split at random, the same way every time.
 
     Args:
-        source: "digits", scikit-learn's 1,797 scans of 8 x 8 pixels; or a path: an .npy, .npz or IDX file, or a folder of
-            images of one size.
-        test_fraction: the part that is held out; 1 holds out all.
+        source: "digits", the 1,797 scans of 8 x 8 pixels that scikit-learn brings; or a path, of an .npy, .npz or IDX file
+            or of a folder of images of one size.
+        test_fraction: the part that is held out, at least one sample; 1 holds out all.
 
     Raises:
         DataError: a ValueError that says in one sentence why the source is no data set.
@@ -84,6 +87,11 @@ def load(source: str, test_fraction: float = 0.2) -> Dataset:
         >>> digits.train.shape, digits.train.dtype, digits.test.shape
         (torch.Size([1438, 1, 8, 8]), torch.float32, torch.Size([359, 1, 8, 8]))
     """
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(f"vaefast.data.load: source must be a name or a path, got {type(source).__name__}")
+    test_fraction = _checks.number("vaefast.data.load", "test_fraction", test_fraction, minimum=0.0)
+    if test_fraction > 1:
+        raise ValueError(f"vaefast.data.load: test_fraction must be in [0, 1], got {test_fraction}")
     x = _load_digits() if source == "digits" else _load_path(Path(source))
     if len(x) < 2 or x.numel() == 0:
         raise DataError(f"{source}: needs at least 2 samples, got shape {tuple(x.shape)}")
@@ -91,7 +99,7 @@ def load(source: str, test_fraction: float = 0.2) -> Dataset:
         raise DataError(f"{source}: holds NaN or infinite values, or some beyond float32")
     order = split_order(len(x))
     held_out = max(1, math.floor(len(x) * test_fraction))
-    return Dataset(source, x[order[held_out:]], x[order[:held_out]])
+    return Dataset(str(source), x[order[held_out:]], x[order[:held_out]])
 
 
 def split_order(count: int) -> Tensor:

@@ -89,7 +89,8 @@ class Scaled(FusedLikelihood):
     def split(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
         """(mean, the other parameter) of a decoder's output; None where it has none."""
         if not isinstance(recon_x, (tuple, list)):
-            return _checks.instance(self.name, "recon_x", recon_x), None
+            _checks.tensor(self.name, "recon_x", recon_x)
+            return recon_x, None
         if len(recon_x) != 2:
             raise ValueError(f"{self.name}: expected (mean, {self.second}), got {len(recon_x)} tensors")
         for option in ("scale", "learn_scale", "optimal_scale"):
@@ -97,7 +98,8 @@ class Scaled(FusedLikelihood):
                 raise ValueError(
                     f"{self.name}: recon_x must be the mean alone where {option} is given, got a pair (mean, {self.second})"
                 )
-        return _checks.instance(self.name, "the mean", recon_x[0]), recon_x[1]
+        _checks.tensor(self.name, "recon_x", recon_x[0])
+        return recon_x[0], recon_x[1]
 
     def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         return self.split(recon_x)[0]

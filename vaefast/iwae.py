@@ -28,7 +28,7 @@ class IWAELoss(nn.Module):
             "stl": without the score function of q, so that it is 0 where q is exact (Roeder et al. 2017), biased for
             K > 1; "dreg": doubly reparameterized, unbiased, and better the larger K is (Tucker et al. 2019).
         reduction: "mean" over the batch, "sum" or "none".
-        prior: p(z), an object with log_prob(z) of shape (B,), such as vaefast.priors.VampPrior; if None, what a call says.
+        prior: p(z), an object with log_prob(z) of shape (B,), such as vaefast.priors.VampPrior; if None, see `forward`.
         target_scale: what x is multiplied by, as for ELBOLoss.
 
     Raises:
@@ -104,7 +104,10 @@ class IWAELoss(nn.Module):
             _checks.weight(_NAME, weight, mu.shape[:1], "mu", mu)
         if self.gradient != "standard":
             mu, logvar = mu.detach(), logvar.detach()
-        prior = self.prior if prior is None else prior
+        if prior is None and self.prior is not None:
+            if not (prior_mu is prior_logvar is None):
+                raise ValueError(f"{_NAME}: the module has a prior; prior_mu and prior_logvar would be another one")
+            prior = self.prior
         options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
         fit, ratio = fit_and_ratio(_NAME, recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
         log_w = fit + ratio

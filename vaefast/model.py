@@ -87,7 +87,7 @@ class VAE(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("likelihood", "prior", "beta"):  # nn.Module would keep an attribute that no loss looks at
             raise AttributeError(f"vaefast.VAE: {name} belongs to the criterion; give it to VAE or to a new criterion")
-        if isinstance(value, IWAELoss):
+        if name == "criterion" and isinstance(value, IWAELoss):
             raise TypeError(
                 "vaefast.VAE: IWAELoss takes several samples; call it with decode_samples(z), x, z, mu, logvar"
             )
@@ -188,6 +188,7 @@ class VAE(nn.Module):
 
     def _decoded(self, x: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor, Tensor, Tensor | None]:
         """(recon_x, mu, logvar, z); z is None where the criterion has the KL in closed form and asks for no sample."""
+        _checks.instance("vaefast.VAE", "x", x)
         if getattr(self.criterion, "estimator", "analytic") == "analytic":
             return *self(x, **_given(generator=generator)), None
         mu, logvar = self.encode(x)
@@ -329,6 +330,7 @@ class VAE(nn.Module):
         """
         num_samples = _checks.integer("vaefast.VAE: num_samples", num_samples, 1)
         chunk_size = _checks.integer("vaefast.VAE: chunk_size", chunk_size, 1)
+        _checks.instance("vaefast.VAE", "x", x)
         mu, logvar = self.encode(x)
 
         def chunk(samples: int) -> tuple[Tensor, Tensor]:

@@ -83,20 +83,22 @@ def fit_and_ratio(
     """The two terms of `log_weights`: log p(x|z_k), and log p(z_k) - log q(z_k|x); `name` is the caller's, for errors."""
     _checks.latent(name, mu, logvar)
     _checks.sample(name, z)
-    if z.dim() != mu.dim() + 1 or z.shape[1:] != mu.shape:
+    _checks.same_device(name, "z", z, "mu", mu)
+    if z.dim() != mu.dim() + 1 or z.shape[1:] != mu.shape or mu.dim() == 0:
         raise ValueError(f"{name}: z must have shape (K, {', '.join(map(str, mu.shape))}), got {tuple(z.shape)}")
     _checks.instance(name, "x", x)
     if x.dim() == 0 or x.shape[0] != mu.shape[0]:
         raise ValueError(
             f"{name}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; the first dimension is the batch"
         )
+    p = likelihoods.by_name(likelihood)
+    check_model(name, p)
     first = recon_x[0] if isinstance(recon_x, (tuple, list)) and recon_x else recon_x
-    if isinstance(first, Tensor) and first.shape[:2] != z.shape[:2]:
+    if getattr(p, "fused", False) and isinstance(first, Tensor) and first.shape[:2] != z.shape[:2]:
         raise ValueError(
             f"{name}: recon_x must have shape ({z.shape[0]}, {z.shape[1]}, ...), as z has, got {tuple(first.shape)}"
         )
-    check_model(name, likelihood)
-    fit = likelihood.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
+    fit = p.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
     _checks.per_sample(name, "likelihood", fit, z.shape[:2])
     if prior is None:
         for parameter, value in (("prior_mu", prior_mu), ("prior_logvar", prior_logvar)):

@@ -16,7 +16,7 @@ constexpr float kLn2High = 0.693115234375f, kLn2Low = 3.19461833e-05f;
 
 VAEFAST_HD float abs(float x) { return fabsf(x); }
 VAEFAST_HD double abs(double x) { return fabs(x); }
-// The sign bit: vectors select by it without a comparison.
+// The sign bit, which -0 has, too, and a NaN may: vectors select by it without a comparison.
 VAEFAST_HD bool is_negative(float x) { return bit_cast<int32_t>(x) < 0; }
 VAEFAST_HD bool is_negative(double x) { return bit_cast<int64_t>(x) < 0; }
 

@@ -17,7 +17,10 @@ from tests.simulator.__main__ import SANITIZERS, preload
 
 from . import Row
 
-FILES = ("terms", "losses", "noise", "bad_input", "likelihoods", "linear", "objectives", "model")
+FILES = (
+    "terms", "losses", "options", "noise", "bad_input", "likelihoods", "likelihood_accuracy", "linear", "objectives",
+    "known_mistakes", "dreg", "bounds", "model",
+)  # fmt: skip
 UNLIKE = "compile or inductor or 2_to_the_31"  # of their tests: what compiles, and what is large
 CALLS = 100_000
 REPORT = re.compile(r"ERROR: AddressSanitizer: [\w-]+|runtime error: [^\n]+|WARNING: ThreadSanitizer: [\w -]+")
