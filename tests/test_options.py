@@ -148,6 +148,15 @@ def test_beta_as_a_number(reduction, weighted, parts):
             torch.testing.assert_close(g.double(), e, rtol=2e-6, atol=1e-7)
 
 
+def test_a_number_that_no_int_of_torch_holds():
+    args = loss_inputs((3, 5), (3, 2))
+    assert torch.equal(ELBOLoss(beta=10**30)(*args), ELBOLoss(beta=1e30)(*args))
+    assert torch.equal(ELBOLoss()(*args, beta=10**30), ELBOLoss()(*args, beta=1e30))
+    for number in (10**400, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="vaefast.ELBOLoss: beta must be a finite number of at least 0, got"):
+            ELBOLoss(beta=number)
+
+
 def test_a_weights_type_changes_no_result():
     args = torch.zeros(4, 3), torch.rand(4, 3), torch.zeros(4, 2), torch.zeros(4, 2)
     weight = torch.rand(4, dtype=torch.float64)

@@ -1,6 +1,7 @@
 """What arguments may be, said once. A message names the function, the argument, what it got and what it expected."""
 
 import math
+import sys
 from collections.abc import Sequence
 from numbers import Integral, Real
 
@@ -10,6 +11,8 @@ from torch import Tensor
 # A private name of torch, which says whether a backward pass is running. A torch without it says "no": then `generator`
 # below does not notice a forward pass that torch.utils.checkpoint repeats.
 _graph_task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+
+_LARGEST = sys.float_info.max
 
 REDUCTIONS = ("none", "sum", "mean")
 _FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
@@ -107,10 +110,11 @@ def number(function: str, name: str, value: object, *, minimum: float = -math.in
     """A finite number of at least `minimum`, as an int or a float of Python's own: a Fraction multiplies no tensor."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
         raise TypeError(f"{function}: {name} must be a number, got {_type_name(value)}")
-    if not (minimum <= value < math.inf and -math.inf < value):  # type: ignore[operator] # torch.compile traces comparisons
+    if not (minimum <= value <= _LARGEST and value >= -_LARGEST):  # type: ignore[operator] # torch.compile traces this
         bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
         raise ValueError(f"{function}: {name} must be a finite number{bound}, got {value}")
-    return value if type(value) in (int, float) else float(value)  # type: ignore[return-value]
+    is_own = type(value) is float or (type(value) is int and -(2**53) <= value <= 2**53)  # torch takes no longer ints
+    return value if is_own else float(value)  # type: ignore[return-value]
 
 
 def integer(name: str, value: object, minimum: int) -> int:
