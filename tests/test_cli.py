@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.command import FILES, QUICK, images, run, save_idx
+from vaefast import data
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("sklearn")
@@ -263,3 +264,21 @@ def test_a_damaged_run_is_one_line(tmp_path, digits, capsys):
         assert run("evaluate", folder) == 2
         error = capsys.readouterr().err
         assert len(error.splitlines()) == 1 and error.startswith("vaefast evaluate: "), error
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ((3,), TypeError, "vaefast.data.load: source must be a name or a path, got int"),
+    (("digits", "a"), TypeError, "vaefast.data.load: test_fraction must be a number, got str"),
+    (("digits", float("nan")), ValueError, "test_fraction must be a finite number of at least 0, got nan"),
+    (("digits", -1.0), ValueError, "test_fraction must be a finite number of at least 0, got -1.0"),
+    (("digits", 5), ValueError, r"vaefast.data.load: test_fraction must be in \[0, 1\], got 5"),
+])  # fmt: skip
+def test_wrong_arguments_of_load(arguments, error, message):
+    with pytest.raises(error, match=message):
+        data.load(*arguments)
+
+
+def test_a_path_is_a_source(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((5, 3), np.float32))
+    loaded = data.load(tmp_path / "x.npy", 0.4)
+    assert loaded.name == str(tmp_path / "x.npy") and loaded.train.shape == (3, 3) and loaded.test.shape == (2, 3)
