@@ -331,11 +331,11 @@ def elbo(
         tensor([-2.5794, -2.5794])
     """
     name = "vaefast.functional.elbo"
-    _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
+    latent = _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
     beta = _checks.beta(name, beta, "mu", mu)
     p = likelihoods.by_name(likelihood, target_scale=target_scale)
     log_likelihood = p.log_prob(recon_x, x, mask=mask, batch_dims=batch_dims)
-    kl = gaussian_kl(mu, logvar, prior_mu, prior_logvar, batch_dims=batch_dims)
+    kl = _kl(latent, "none", _checks.batch_dims(name, batch_dims, "mu", mu))
     if log_likelihood.shape != kl.shape:
         raise ValueError(
             f"{name}: x has batch shape {tuple(log_likelihood.shape)} but mu has batch shape {tuple(kl.shape)}"
