@@ -71,8 +71,10 @@ double sum(const T* x, int64_t n) {
   double even[lanes] = {}, odd[lanes] = {};  // whose additions overlap
   int64_t i = 0;
   for (; i + 4 * lanes <= n; i += 4 * lanes) {
-    for (int j = 0; j < lanes; ++j) even[j] += double(x[i + j] + x[i + lanes + j]);
-    for (int j = 0; j < lanes; ++j) odd[j] += double(x[i + 2 * lanes + j] + x[i + 3 * lanes + j]);
+    T pair[2 * lanes];  // of two whole vectors, whatever their length
+    for (int j = 0; j < 2 * lanes; ++j) pair[j] = x[i + j] + x[i + 2 * lanes + j];
+    for (int j = 0; j < lanes; ++j) even[j] += double(pair[j]);
+    for (int j = 0; j < lanes; ++j) odd[j] += double(pair[lanes + j]);
   }
   for (; i + lanes <= n; i += lanes)
     for (int j = 0; j < lanes; ++j) even[j] += double(x[i + j]);
