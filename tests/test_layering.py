@@ -38,7 +38,7 @@ PYTHON = {
     "schedules": ["_checks"],
     "iwae": ["_checks", "_likelihood", "_paths", "functional", "likelihoods", "objectives"],
     "losses": ["_checks", "_likelihood", "autograd", "functional", "likelihoods", "kl"],
-    "_importance": [],
+    "_importance": ["_checks"],
     "model": ["_checks", "_importance", "_likelihood", "functional", "iwae", "losses", "objectives"],
     "builders": ["_checks", "_likelihood", "likelihoods", "model"],
     "data": ["_checks"],

@@ -25,13 +25,18 @@ def instance(function: str, name: str, value: object) -> Tensor:
     return value
 
 
-def tensor(function: str, name: str, value: object, *, target: bool = False) -> None:
-    """A dense strided tensor of a dtype that the library computes with; a target may also be bool or uint8."""
+def dense(function: str, name: str, value: object) -> Tensor:
     value = instance(function, name, value)
     if value.layout is not torch.strided or value.is_nested:
         advice = "; pad it, or pass its values()" if value.is_nested else f", got {value.layout}"
         kind = "a nested tensor" if value.is_nested else "not a dense strided tensor"
         raise NotImplementedError(f"{function}: {name} is {kind}{advice}")
+    return value
+
+
+def tensor(function: str, name: str, value: object, *, target: bool = False) -> None:
+    """A dense strided tensor of a dtype that the library computes with; a target may also be bool or uint8."""
+    value = dense(function, name, value)
     if value.dtype not in (_TARGETS if target else _FLOATS):
         if value.is_quantized:
             raise NotImplementedError(f"{function}: {name} must not be quantized, got {value.dtype}")

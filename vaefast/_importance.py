@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Bounds", "bounds"]
+from . import _checks
+
+__all__ = ["Bounds", "bounds", "flatten", "unflatten"]
 
 
 class Bounds(NamedTuple):
@@ -38,6 +40,14 @@ def bounds(chunks: Iterable[tuple[Tensor, Tensor]], kl: Tensor | None) -> Bounds
     kl = -ratios / count if kl is None else kl.double()
     found = (total - math.log(count), elbo, elbo + kl, kl, (2 * total - squares).exp())
     return Bounds(*(t.to(dtype) for t in found))
+
+
+def flatten(z: object) -> Tensor:
+    """Samples of shape (K, B, ...) as the K B rows that a decoder takes."""
+    z = _checks.instance("vaefast.VAE.decode_samples", "z", z)
+    if z.dim() < 2:
+        raise ValueError(f"vaefast.VAE.decode_samples: z must have shape (K, B, ...), got {tuple(z.shape)}")
+    return z.flatten(0, 1)
 
 
 def unflatten(recon_x: object, shape: Sequence[int]) -> Any:

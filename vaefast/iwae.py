@@ -110,6 +110,8 @@ class IWAELoss(nn.Module):
             prior = self.prior
         options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
         fit, ratio = fit_and_ratio(_NAME, recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
+        if z.shape[0] == 0:
+            raise ValueError(f"{_NAME}: z must hold at least one sample, got shape {tuple(z.shape)}")
         log_w = fit + ratio
         if self.gradient == "dreg" and transformed():
             raise NotImplementedError(

@@ -344,7 +344,7 @@ class VAE(nn.Module):
 
     def decode_samples(self, z: Tensor) -> Any:
         """The likelihood's parameters given z of shape (K, B, L), with K and B in front: what IWAELoss takes."""
-        return _importance.unflatten(self.decode(z.flatten(0, 1)), z.shape[:2])
+        return _importance.unflatten(self.decode(_importance.flatten(z)), z.shape[:2])
 
     @torch.no_grad()
     def posterior_gap(self, x: Tensor, num_samples: int = 5000, **options: Any) -> Tensor:

@@ -86,7 +86,8 @@ def fit_and_ratio(
     _checks.same_device(name, "z", z, "mu", mu)
     if z.dim() != mu.dim() + 1 or z.shape[1:] != mu.shape or mu.dim() == 0:
         raise ValueError(f"{name}: z must have shape (K, {', '.join(map(str, mu.shape))}), got {tuple(z.shape)}")
-    _checks.instance(name, "x", x)
+    _checks.dense(name, "x", x)
+    mask = _checks.mask(name, mask, "x", x)
     if x.dim() == 0 or x.shape[0] != mu.shape[0]:
         raise ValueError(
             f"{name}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; the first dimension is the batch"
