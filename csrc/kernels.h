@@ -5,6 +5,7 @@
 // are asked for.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 #include "math/terms.h"
@@ -77,11 +78,18 @@ struct SweepArgs {
 namespace cpu {
 
 // A sweep is cut into tiles by its shape alone; each tile's sums go to their own slots of `partial`, and `finish` adds
-// them in order. So any number of threads gives the same bits.
-int64_t tile_count(const SweepArgs& args);
+// them in order. So any number of threads gives the same bits, whoever runs which tile.
 int64_t partial_count(const SweepArgs& args);
-void run_tiles(const SweepArgs& args, double* partial, int64_t begin, int64_t end);
 void finish(const SweepArgs& args, double* partial);
+
+// The tiles lie in parts, one for each thread. `run_part` runs its own, whose memory the thread's caches may still
+// hold, and then what is left of all the others: a thread that starts late, or shares its core with a data loader, does
+// less, and one that never starts is not missed. most_parts: for how many a thread is worth starting.
+struct alignas(64) Taken {  // of one part; on a cache line of its own
+  std::atomic<int64_t> tiles = 0;
+};
+int64_t most_parts(const SweepArgs& args);
+void run_part(const SweepArgs& args, double* partial, Taken* taken, int64_t parts, int64_t own);
 
 // Instruction sets, in ascending order. The best that the machine has is used, or the one that VAEFAST_CPU_ISA names.
 constexpr const char* kIsaNames[] = {"baseline", "avx2", "avx512"};

@@ -85,6 +85,8 @@ WRONG = {
     "no mu": (lambda: IWAELoss(gradient="stl")(LOGITS[None], X, MU[None], None, LOGVAR), TypeError, "IWAELoss: mu must be a torch.Tensor, got NoneType"),
     "samples of sparse data": (lambda: VF.log_weights(LOGITS[None], X.to_sparse(), MU[None], MU, LOGVAR), NotImplementedError, "log_weights: x is not a dense strided tensor"),
     "mask of samples": (lambda: IWAELoss()(LOGITS[None], X, MU[None], MU, LOGVAR, mask=torch.ones(5, dtype=torch.bool)), ValueError, r"IWAELoss: mask must be broadcastable to the shape of x, \(3, 4\), got \(5,\)"),
+    "mask of each sample": (lambda: IWAELoss()(LOGITS[None], X, MU[None], MU, LOGVAR, mask=X[None] == 0), ValueError, r"mask must be broadcastable to the shape of x, \(3, 4\), got \(1, 3, 4\)"),
+    "batch of samples before its mask": (lambda: IWAELoss()(LOGITS[None], X[:2], MU[None], MU, LOGVAR, mask=X == 0), ValueError, r"IWAELoss: x has shape \(2, 4\) but mu has shape \(3, 2\)"),
     "no samples": (lambda: IWAELoss()(LOGITS[None][:0], X, MU[None][:0], MU, LOGVAR), ValueError, r"IWAELoss: z must hold at least one sample, got shape \(0, 3, 2\)"),
     "a prior's name": (lambda: VF.log_weights(LOGITS[None], X, MU[None], MU, LOGVAR, prior="x"), TypeError, "log_weights: prior must be an object with log_prob, got str"),
     "a number for a prior": (lambda: ELBOLoss(estimator="mc", prior=3), TypeError, "ELBOLoss: prior must be an object with log_prob, got int"),

@@ -1,4 +1,8 @@
-"""What the CPU does beyond its caches."""
+"""What the CPU does beyond its caches, and how its threads share a sweep."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -101,3 +105,27 @@ def test_several_samples_beyond_the_caches_are_their_parts(dtype, kl):
         by_mu, by_logvar = by_mu + mu.float(), by_logvar + torch.expm1(logvar.float()) / 2
     torch.testing.assert_close(grads[0].float(), by_mu, **tolerance)
     torch.testing.assert_close(grads[1].float(), by_logvar, **tolerance)
+
+
+SHARED = """
+import torch, vaefast
+results = []
+for threads in (7, 1):
+    torch.set_num_threads(threads)
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        leaf, x = torch.randn(300, 784, requires_grad=True), torch.rand(300, 784)  # 300 tiles
+        mu, logvar = (torch.randn(300, 20, requires_grad=True) for _ in range(2))
+        loss = vaefast.ELBOLoss(inplace=inplace)(leaf + 0, x, mu, logvar)
+        results.append([loss.detach(), *torch.autograd.grad(loss, [leaf, mu, logvar])])
+print(all(torch.equal(a, b) for result in results for a, b in zip(result, results[-1], strict=True)))
+"""
+
+
+def test_fewer_threads_than_parts_run_each_tile_once():
+    """Seven threads are asked for and OpenMP starts two, so that these take what nobody else does. A tile that runs twice
+    shows in place, where its gradient becomes an operand."""
+    environment = {**os.environ, "OMP_THREAD_LIMIT": "2"}
+    command = [sys.executable, "-c", SHARED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

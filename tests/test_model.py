@@ -82,7 +82,7 @@ def test_bad_models():
         (lambda: vaefast.VAE(nn.Linear(4, 2), Returns(torch.zeros(5, 4))).bounds(x, 2), ValueError, r"a decoder must return 2 rows for 2 of z, got \(5, 4\)"),
         (lambda: vaefast.VAE(nn.Linear(4, 2), Returns((x.sum(), x))).bounds(x, 2), ValueError, r"a decoder must return 2 rows for 2 of z, got \(\)"),
         (lambda: vae.decode_samples(None), TypeError, "VAE.decode_samples: z must be a torch.Tensor, got NoneType"),
-        (lambda: vae.decode_samples(x[0]), ValueError, r"VAE.decode_samples: z must have shape \(K, B, ...\), got \(4,\)"),
+        (lambda: vae.decode_samples(x[0]), ValueError, r"VAE.decode_samples: z must have shape \(K, B, L\), got \(4,\)"),
         (lambda: vae.loss(None), TypeError, "vaefast.VAE: x must be a torch.Tensor, got NoneType"),
         (lambda: vae.log_likelihood([1.0]), TypeError, "vaefast.VAE: x must be a torch.Tensor, got list"),
         (lambda: vaefast.VAE(nn.Linear(4, 2), Returns(None)).reconstruct(x), TypeError, "Bernoulli: recon_x must be a torch.Tensor, got NoneType"),

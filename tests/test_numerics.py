@@ -82,7 +82,9 @@ def test_elementary_functions(name, isa):
 def test_elementary_functions_at_the_edges(isa):
     inf, nan = np.inf, np.nan
     edges = np.array([-inf, -200, -0.0, 0.0, 89, inf, nan], np.float32)
+    beyond = np.array([-3.4028235e38, -1e4, np.nextafter(np.float32(89), inf), 1e4, 3.4028235e38, -nan], np.float32)
     with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(native.unary(isa, "f_exp", beyond), [0, 0, inf, inf, inf, nan])
         np.testing.assert_array_equal(native.unary(isa, "f_exp", edges), [0, 0, 1, 1, inf, inf, nan])
         np.testing.assert_array_equal(
             native.unary(isa, "f_log", edges), [nan, nan, -inf, -inf, np.log(np.float32(89)), inf, nan]

@@ -44,9 +44,9 @@ def bounds(chunks: Iterable[tuple[Tensor, Tensor]], kl: Tensor | None) -> Bounds
 
 def flatten(z: object) -> Tensor:
     """Samples of shape (K, B, ...) as the K B rows that a decoder takes."""
-    z = _checks.instance("vaefast.VAE.decode_samples", "z", z)
+    z = _checks.dense("vaefast.VAE.decode_samples", "z", z)
     if z.dim() < 2:
-        raise ValueError(f"vaefast.VAE.decode_samples: z must have shape (K, B, ...), got {tuple(z.shape)}")
+        raise ValueError(f"vaefast.VAE.decode_samples: z must have shape (K, B, L), got {tuple(z.shape)}")
     return z.flatten(0, 1)
 
 

@@ -95,9 +95,9 @@ class IWAELoss(nn.Module):
 
         Raises:
             TypeError: an argument is not a tensor, or of a dtype that is not computed with, or prior has no log_prob.
-            ValueError: shapes do not fit together, the likelihood has optimal_scale, or, with "dreg", recon_x was not
-                computed from this very z, or z already belongs to another loss with "dreg".
-            NotImplementedError: "dreg" under torch.func or forward-mode AD.
+            ValueError: shapes do not fit together, there are no samples, the likelihood has optimal_scale, or, with
+                "dreg", recon_x was not computed from this very z, or z already belongs to another loss with "dreg".
+            NotImplementedError: "dreg" under torch.func or forward-mode AD, or x is sparse or nested.
         """
         _checks.latent(_NAME, mu, logvar)
         if weight is not None:

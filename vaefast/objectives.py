@@ -87,11 +87,11 @@ def fit_and_ratio(
     if z.dim() != mu.dim() + 1 or z.shape[1:] != mu.shape or mu.dim() == 0:
         raise ValueError(f"{name}: z must have shape (K, {', '.join(map(str, mu.shape))}), got {tuple(z.shape)}")
     _checks.dense(name, "x", x)
-    mask = _checks.mask(name, mask, "x", x)
     if x.dim() == 0 or x.shape[0] != mu.shape[0]:
         raise ValueError(
             f"{name}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; the first dimension is the batch"
         )
+    mask = _checks.mask(name, mask, "x", x)
     p = likelihoods.by_name(likelihood)
     check_model(name, p)
     first = recon_x[0] if isinstance(recon_x, (tuple, list)) and recon_x else recon_x

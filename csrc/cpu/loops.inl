@@ -71,7 +71,7 @@ double sum(const T* x, int64_t n) {
   double even[lanes] = {}, odd[lanes] = {};  // whose additions overlap
   int64_t i = 0;
   for (; i + 4 * lanes <= n; i += 4 * lanes) {
-    T pair[2 * lanes];  // of two whole vectors, whatever their length
+    T pair[2 * lanes];  // of elements 16 apart: whole vectors are added, without shuffles
     for (int j = 0; j < 2 * lanes; ++j) pair[j] = x[i + j] + x[i + 2 * lanes + j];
     for (int j = 0; j < lanes; ++j) even[j] += double(pair[j]);
     for (int j = 0; j < lanes; ++j) odd[j] += double(pair[lanes + j]);

@@ -80,15 +80,17 @@ class TileRunner {
 
   void evaluate(const Tile& t, int operands, typename Loops<T>::Map map, T coef) {
     const int64_t n = t.size();
-    if (!far_) {
+    Lines lines[2 * kMaxOperands];
+    bool asks = false;
+    for (int k = 0; far_ && k < operands; ++k) {
+      lines[2 * k] = operand_lines(k, t, kAhead);
+      lines[2 * k + 1] = gradient_lines(k, t);
+      asks |= lines[2 * k].given() || lines[2 * k + 1].given();
+    }
+    if (!asks) {
       prepare(operand_, n, value_);
       map(operand_, n, coef, value_, gradient_);
       return;
-    }
-    Lines lines[2 * kMaxOperands];
-    for (int k = 0; k < operands; ++k) {
-      lines[2 * k] = operand_lines(k, t, kAhead);
-      lines[2 * k + 1] = Lines(a_.grad[k], t, gradient_[k] == gradient_buffer_[k] ? 0 : kAhead);
     }
     // Of like sizes, and multiples of 16, so that vectors end where they do in a sweep that is not cut.
     const int64_t chunks = std::max<int64_t>(1, n / kChunk), chunk = ((n + chunks - 1) / chunks + 15) / 16 * 16;
@@ -108,7 +110,12 @@ class TileRunner {
 
   // What of operand k is not read yet: the next tile where this one is in a buffer already.
   Lines operand_lines(int k, const Tile& t, int64_t ahead) const {
-    return Lines(a_.operand[k], t, operand_[k] == operand_buffer_[k] ? t.size() : ahead);
+    if (operand_[k] == operand_buffer_[k]) return Lines(a_.operand[k], t, t.size());
+    return ahead == 0 || asks_in_order() ? Lines(a_.operand[k], t, ahead) : Lines();
+  }
+  Lines gradient_lines(int k, const Tile& t) const {
+    if (gradient_[k] == gradient_buffer_[k]) return Lines(a_.grad[k], t, 0);
+    return asks_in_order() ? Lines(a_.grad[k], t, kAhead) : Lines();
   }
 
   void prepare(const T* const* operand, int64_t n, T* value) {

@@ -1,5 +1,5 @@
-// The sweep on the CPU: cuts the work into tiles by its shape alone, runs a range of them, and adds their sums in
-// order. Threads are the caller's (ops/cpu.cpp).
+// The sweep on the CPU: cuts the work into tiles by its shape alone, shares them among threads, and adds their sums in
+// order. The threads are the caller's (ops/cpu.cpp).
 #include <algorithm>
 
 #include "runner.h"
@@ -7,13 +7,28 @@
 namespace vaefast::cpu {
 namespace {
 
+// Tiles that a thread is started for, and takes at once: about 16 thousand elements, a few times what starting it
+// costs.
+constexpr int64_t kGrain = 16;
+
+int64_t tile_count(const Tiling& tiling) { return tiling.row_tiles * tiling.col_tiles; }
+
 template <class T>
-void run(const SweepArgs& a, const Loops<T>& loops, Normals normals, double* partial, int64_t begin, int64_t end) {
+void run(const SweepArgs& a, const Loops<T>& loops, Normals normals, double* partial, Taken* taken, int64_t parts,
+         int64_t own) {
   const Tiling tiling(a);
+  const int64_t tiles = tile_count(tiling);
   TileRunner<T> runner(a, loops, normals, partial);
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t row = i / tiling.col_tiles * tiling.rows_per_tile, col = i % tiling.col_tiles * kTile;
-    runner.run({row, col, std::min(tiling.rows_per_tile, a.rows - row), std::min(kTile, a.cols - col)});
+  for (int64_t k = own; k < own + parts; ++k) {
+    const int64_t part = k % parts, first = tiles * part / parts, end = tiles * (part + 1) / parts;
+    std::atomic<int64_t>& next = taken[part].tiles;
+    while (first + next.load(std::memory_order_relaxed) < end) {  // only looks at what is used up
+      const int64_t begin = first + next.fetch_add(kGrain, std::memory_order_relaxed);
+      for (int64_t i = begin; i < std::min(begin + kGrain, end); ++i) {
+        const int64_t row = i / tiling.col_tiles * tiling.rows_per_tile, col = i % tiling.col_tiles * kTile;
+        runner.run({row, col, std::min(tiling.rows_per_tile, a.rows - row), std::min(kTile, a.cols - col)});
+      }
+    }
   }
 }
 
@@ -29,10 +44,7 @@ double total(const SweepArgs& a, const double* row_sums) {
 
 }  // namespace
 
-int64_t tile_count(const SweepArgs& a) {
-  const Tiling tiling(a);
-  return tiling.row_tiles * tiling.col_tiles;
-}
+int64_t most_parts(const SweepArgs& a) { return (tile_count(Tiling(a)) + kGrain - 1) / kGrain; }
 
 int64_t partial_count(const SweepArgs& a) {
   int64_t outputs = a.sums_value();
@@ -40,10 +52,10 @@ int64_t partial_count(const SweepArgs& a) {
   return outputs * a.rows * Tiling(a).col_tiles;
 }
 
-void run_tiles(const SweepArgs& a, double* partial, int64_t begin, int64_t end) {
+void run_part(const SweepArgs& a, double* partial, Taken* taken, int64_t parts, int64_t own) {
   const Isa& isa = active_isa();
-  if (a.wide) run<double>(a, isa.wide, isa.normals, partial, begin, end);
-  else run<float>(a, isa.narrow, isa.normals, partial, begin, end);
+  if (a.wide) run<double>(a, isa.wide, isa.normals, partial, taken, parts, own);
+  else run<float>(a, isa.narrow, isa.normals, partial, taken, parts, own);
 }
 
 void finish(const SweepArgs& a, double* partial) {

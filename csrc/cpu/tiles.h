@@ -78,6 +78,17 @@ inline bool is_far(const SweepArgs& a) {
   return elements >= int64_t(1) << (samples > 0 ? 18 : 22);
 }
 
+// Whether that includes what a loop reads or writes in order, one element after another. AMD's processors bring it by
+// themselves: on Zen 4, asking for it made a loss take 1.15 times as long, where on an Intel one it takes 0.66.
+inline bool asks_in_order() {
+#if defined(__x86_64__)
+  static const bool intel = __builtin_cpu_is("intel");
+  return intel;
+#else
+  return false;
+#endif
+}
+
 // The lines in memory of a tile's elements, or of those `ahead` of them, where they lie one after another.
 class Lines {
  public:
@@ -87,6 +98,8 @@ class Lines {
     itemsize_ = itemsize(v.dtype);
     first_ = reinterpret_cast<uintptr_t>(at(v, t.row, t.col)) + ahead * itemsize_;
   }
+
+  bool given() const { return itemsize_ > 0; }
 
   void fetch(int64_t begin, int64_t size) const {
     for (int64_t i = begin * itemsize_; i < (begin + size) * itemsize_; i += 64)

@@ -6,7 +6,6 @@
 #include <pthread.h>
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
 #include <mutex>
 
@@ -15,35 +14,22 @@
 namespace vaefast {
 namespace {
 
-// Tiles that a thread is started for and takes at once: about 16 thousand elements, a few times what starting it costs.
-constexpr int64_t kGrain = 16;
-
 // GNU OpenMP's threads are not in the child of a fork, which would wait for them for ever: it works alone.
 bool forked = false;
 [[maybe_unused]] const int watched = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
-// A thread has a part of its own, whose memory its caches may still hold. When it is through, it takes from the parts
-// of others: one that starts late, or shares its core with a data loader, does less.
-void run_in_parts(const SweepArgs& args, double* partial, int64_t tiles, int64_t parts) {
-  struct alignas(64) Taken {  // on a cache line of its own
-    std::atomic<int64_t> tiles = 0;
-  };
-  const std::unique_ptr<Taken[]> taken(new Taken[parts]);
-  at::parallel_for(0, parts, 1, [&](int64_t own, int64_t) {
-    for (int64_t k = own; k < own + parts; ++k) {
-      const int64_t part = k % parts, end = tiles * (part + 1) / parts;
-      for (int64_t at; (at = tiles * part / parts + taken[part].tiles.fetch_add(kGrain)) < end;)
-        cpu::run_tiles(args, partial, at, std::min(at + kGrain, end));
-    }
-  });
-}
-
 void run(const SweepArgs& args, const at::Tensor&) {
   const std::unique_ptr<double[]> partial(new double[cpu::partial_count(args)]);
-  const int64_t tiles = cpu::tile_count(args), grains = (tiles + kGrain - 1) / kGrain;
-  const int64_t parts = std::min<int64_t>(grains, at::get_num_threads());
-  if (forked || parts <= 1) cpu::run_tiles(args, partial.get(), 0, tiles);
-  else run_in_parts(args, partial.get(), tiles, parts);
+  const int64_t parts = forked ? 1 : std::min<int64_t>(cpu::most_parts(args), at::get_num_threads());
+  if (parts <= 1) {
+    cpu::Taken taken;
+    cpu::run_part(args, partial.get(), &taken, 1, 0);
+  } else {
+    const std::unique_ptr<cpu::Taken[]> taken(new cpu::Taken[parts]);
+    // Where there are fewer threads than parts, a thread is given several parts, or all: run_part leaves none.
+    at::parallel_for(0, parts, 1,
+                     [&](int64_t own, int64_t) { cpu::run_part(args, partial.get(), taken.get(), parts, own); });
+  }
   cpu::finish(args, partial.get());
 }
 

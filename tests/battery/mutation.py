@@ -45,6 +45,8 @@ MUTANTS = (
     Mutant("a scale ignored", "csrc/cpu/loops.inl", "to[i] = T(widen(from[i])) * factor;", "to[i] = T(widen(from[i]));", LOSSES),
     Mutant("a missing load of nothing", "csrc/cpu/loops.inl", "n == 0 ? T(0) : ", "", "tests/test_noise.py"),
     Mutant("a chunk prepared in another's place", "csrc/cpu/runner.h", "prepare(operand, size, value_ + begin);", "prepare(operand, size, value_);", "tests/test_cpu.py"),
+    Mutant("parts that nobody finishes", "csrc/cpu/sweep.cpp", "k < own + parts", "k < own + 1", "tests/test_cpu.py"),
+    Mutant("tiles that run twice", "csrc/cpu/sweep.cpp", "next.fetch_add(kGrain, ", "next.fetch_add(kGrain - 1, ", "tests/test_cpu.py"),
     # noise
     Mutant("nine rounds", "csrc/cpu/loops.inl", "rounds<5, 10>(seed)", "rounds<5, 9>(seed)", "tests/test_noise.py"),
     Mutant("noise from the tile", "csrc/cpu/runner.h", "uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col)", "uint64_t(t.col)", "tests/test_noise.py"),

@@ -1,8 +1,9 @@
 // The CPU's sweeps from 8 threads at once, without torch and OpenMP, whose
 // library ThreadSanitizer cannot see into: whole sweeps over shared inputs, the
-// choice of the instruction set among them, and one sweep's tiles shared out as
-// at::parallel_for does. `threads ROUNDS TYPES` prints how many sweeps ran, and
-// ends with 1 where a bit differs from the same sweep in one thread.
+// choice of the instruction set among them, and one sweep in parts, of which a
+// thread takes what others have left. `threads ROUNDS TYPES` prints how many
+// sweeps ran, and ends with 1 where a bit differs from the same sweep in one
+// thread.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -95,11 +96,14 @@ struct Work {
   }
   Work(const Work&) = delete;
 
-  void run(int64_t begin, int64_t end) { cpu::run_tiles(args, partial.data(), begin, end); }
+  void run(cpu::Taken* taken, int64_t parts, int64_t own) {
+    cpu::run_part(args, partial.data(), taken, parts, own);
+  }
   void start() { partial.assign(size_t(cpu::partial_count(args)) + 1, 0); }
   void whole() {
     start();
-    run(0, cpu::tile_count(args));
+    cpu::Taken taken;
+    run(&taken, 1, 0);
     cpu::finish(args, partial.data());
   }
 };
@@ -139,8 +143,8 @@ int main(int argc, char** argv) {
           Work alone(in, term, dtype, variant), shared(in, term, dtype, variant);
           alone.whole();
           shared.start();
-          const int64_t tiles = cpu::tile_count(shared.args);
-          in_threads([&](int t) { shared.run(t * tiles / kThreads, (t + 1) * tiles / kThreads); });
+          cpu::Taken taken[kThreads];
+          in_threads([&](int t) { shared.run(taken, kThreads, t); });
           cpu::finish(shared.args, shared.partial.data());
           found.push_back(shared.outputs);
           for (const auto& each : found) different += each != alone.outputs;
