@@ -45,6 +45,16 @@ WRONG = {
     "integer target": (lambda: loss(x=X.long()), TypeError, "x must be float32, float64, bfloat16 or float16, bool or uint8, got torch.int64"),
     "devices": (lambda: loss(x=X.to("meta")), ValueError, "x is on meta but recon_x is on cpu"),
     "devices of the parts": (lambda: loss(mu=MU.to("meta"), logvar=LOGVAR.to("meta")), ValueError, "mu is on meta but x is on cpu"),
+    "devices of elbo": (lambda: VF.elbo(LOGITS, X, MU.to("meta"), LOGVAR.to("meta")), ValueError, "elbo: mu is on meta but x is on cpu"),
+    "devices of samples": (lambda: IWAELoss()(LOGITS[None], X, *(t.to("meta") for t in (MU[None], MU, LOGVAR))), ValueError, "IWAELoss: mu is on meta but x is on cpu"),
+    "a capacity's device": (lambda: VF.capacity_kl(MU[:, 0], torch.ones((), device="meta")), ValueError, "capacity_kl: capacity is on meta but kl is on cpu"),
+    "pixels of samples": (lambda: VF.log_weights(LOGITS[None], X[:, :2], MU[None], MU, LOGVAR), ValueError, r"log_weights: recon_x must have shape \(1, 3, 2\), z's samples of x's shape, got \(1, 3, 4\)"),
+    "a word for a flag": (lambda: ELBOLoss(validate="no"), TypeError, "ELBOLoss: validate must be True or False, got 'no'"),
+    "a number for a flag": (lambda: ELBOLoss(inplace=1), TypeError, "ELBOLoss: inplace must be True or False, got 1"),
+    "a word for return_parts": (lambda: loss(return_parts="no"), TypeError, "ELBOLoss: return_parts must be True or False, got 'no'"),
+    "a word for learn_scale": (lambda: likelihoods.Laplace(learn_scale="no"), TypeError, "Laplace: learn_scale must be True or False, got 'no'"),
+    "a word for optimal_scale": (lambda: likelihoods.Gaussian(optimal_scale="no"), TypeError, "Gaussian: optimal_scale must be True or False, got 'no'"),
+    "a word for probs": (lambda: likelihoods.Bernoulli(probs="no"), TypeError, "Bernoulli: probs must be True or False, got 'no'"),
     "sparse": (lambda: loss(recon_x=LOGITS.to_sparse()), NotImplementedError, "recon_x is not a dense strided tensor, got torch.sparse_coo"),
     "quantized": (lambda: loss(recon_x=torch.quantize_per_tensor(LOGITS, 0.1, 0, torch.quint8)), NotImplementedError, "got torch.quint8"),
     "nested": (lambda: loss(recon_x=torch.nested.nested_tensor([LOGITS, LOGITS])), NotImplementedError, "recon_x is a nested tensor; pad it"),
@@ -277,7 +287,7 @@ def test_more_than_2_to_the_31_elements(rows):
 
 
 def test_an_import_without_the_library_or_with_another_torch(tmp_path):
-    """One message, naming both versions and what to do."""
+    """One message, naming versions and what to do."""
     program = """
 import sys, types
 built = types.ModuleType("vaefast._built_for"); {setup}
@@ -290,6 +300,11 @@ except ImportError as error:
     for setup, module, expected in (
         ("built.TORCH = '1.2.3'", "built", f"compiled for torch 1.2.3, but torch {torch.__version__} is running"),
         ("", "None", f"(torch {torch.__version__} is running)"),
+        (
+            f"built.TORCH = {torch.__version__!r}; sys.modules['vaefast._C'] = None",
+            "built",
+            f"does not load in Python {sys.version.split()[0]} with torch {torch.__version__}",
+        ),
     ):
         run = subprocess.run(
             [sys.executable, "-c", program.format(setup=setup, module=module)], capture_output=True, text=True

@@ -101,6 +101,12 @@ def batch_dims(function: str, value: object, name: str, tensor: Tensor) -> int:
     return value
 
 
+def flag(function: str, name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{function}: {name} must be True or False, got {value!r}")
+    return value
+
+
 def choice(function: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
         got = _type_name(value) if isinstance(value, Tensor) else repr(value)

@@ -2,6 +2,7 @@
 torch.compile and torch.export trace with. Nothing else in the package touches torch.ops."""
 
 import os
+import platform
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,13 +23,17 @@ except ImportError:
         f"vaefast's compiled library is missing from {_here} (torch {torch.__version__} is running). {_REBUILD}"
     ) from None
 
-_MISMATCH = f"vaefast was compiled for torch {_BUILT_FOR}, but torch {torch.__version__} is running. {_REBUILD}"
 if _BUILT_FOR.split(".")[:2] != torch.__version__.split(".")[:2]:
-    raise ImportError(_MISMATCH)
+    raise ImportError(
+        f"vaefast was compiled for torch {_BUILT_FOR}, but torch {torch.__version__} is running. {_REBUILD}"
+    )
 try:
     from . import _C
 except ImportError as error:
-    raise ImportError(f"{_MISMATCH} (The loader says: {error})") from error
+    raise ImportError(
+        f"vaefast's compiled library, made for torch {_BUILT_FOR} and one version of Python, does not load in Python "
+        f"{platform.python_version()} with torch {torch.__version__}. {_REBUILD} (The loader says: {error})"
+    ) from error
 
 build_info = _C.build_info
 cpu_isa = _C.cpu_isa

@@ -54,7 +54,7 @@ class Bernoulli(FusedLikelihood):
 
     def __init__(self, probs: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
-        self.probs = probs
+        self.probs = _checks.flag(self.name, "probs", probs)
         self.support = (0.0, 1.0)
         self.term = "bernoulli_probs" if probs else "bernoulli"
 
@@ -78,7 +78,7 @@ class Scaled(FusedLikelihood):
     def __init__(self, scale: float, learn_scale: bool, target_scale: float) -> None:
         super().__init__(target_scale)
         self.scale = _checks.positive(self.name, "scale", scale)
-        self.learn_scale = learn_scale
+        self.learn_scale = _checks.flag(self.name, "learn_scale", learn_scale)
 
     def _fixed(self) -> tuple[float, ...] | None:
         """The scale's parameter, where it is a number."""
@@ -134,9 +134,9 @@ class Gaussian(Scaled):
         target_scale: float = 1.0,
     ) -> None:
         super().__init__(scale, learn_scale, target_scale)
+        self.optimal_scale = _checks.flag(self.name, "optimal_scale", optimal_scale)
         if learn_scale and optimal_scale:
             raise ValueError(f"{self.name}: learn_scale and optimal_scale exclude each other")
-        self.optimal_scale = optimal_scale
         self.logvar: nn.Parameter | float = 2 * math.log(self.scale)
         if learn_scale:
             del self.logvar

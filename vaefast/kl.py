@@ -69,6 +69,8 @@ def capacity_kl(kl: Tensor, capacity: float | Tensor, gamma: float = 1000.0) -> 
         capacity = _checks.number(name, "capacity", capacity, minimum=0.0)
     elif capacity.dim() != 0:
         raise ValueError(f"{name}: capacity must be 0-dimensional, got shape {tuple(capacity.shape)}")
+    elif capacity.device.type != "cpu":
+        _checks.same_device(name, "capacity", capacity, "kl", kl)
     if kl.dim() != 1:
         raise ValueError(f"{name}: kl must have shape (B,), got {tuple(kl.shape)}")
     return gamma * (kl.to(torch.promote_types(kl.dtype, torch.float32)).mean() - capacity).abs()

@@ -27,7 +27,8 @@ class ELBOLoss(nn.Module):
         likelihood: "bernoulli" (the decoder returns logits), "bernoulli_probs" (probabilities), "gaussian" (a mean, with
             unit variance, or a pair (mean, logvar)), another name that `likelihoods.by_name` knows, or an object of
             vaefast.likelihoods.
-        beta: weight of the KL (Higgins et al. 2017): a number, or a 0-dimensional tensor of the same device or the CPU.
+        beta: weight of the KL (Higgins et al. 2017): a number, or a 0-dimensional tensor of the same device or the CPU. It
+            is a setting like the others, and no part of the module's state.
         reduction: "mean", "sum" or "none".
         free_bits: nats of KL that are free (Kingma et al. 2016), in the meaning that `free_bits_per` names, see
             `functional.free_bits_kl`; by default each latent dimension's KL, averaged over the batch, counts as at least
@@ -85,8 +86,8 @@ class ELBOLoss(nn.Module):
         self.free_bits_per = free_bits_per
         self.estimator = estimator
         self.prior = prior
-        self.inplace = inplace
-        self.validate = validate
+        self.inplace = _checks.flag(_NAME, "inplace", inplace)
+        self.validate = _checks.flag(_NAME, "validate", validate)
 
     def forward(
         self,
@@ -145,6 +146,7 @@ class ELBOLoss(nn.Module):
         latent = _checks.latent(_NAME, mu, logvar, prior_mu, prior_logvar)
         beta = _checks.beta(_NAME, self.beta if beta is None else beta, "mu", mu)
         _checks.reduction(_NAME, self.reduction)
+        _checks.flag(_NAME, "return_parts", return_parts)
         _checks.instance(_NAME, "x", x)
         fused = getattr(likelihood, "fused", False)
         operands = likelihood.operands(recon_x, x, mask) if fused else ()

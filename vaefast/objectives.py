@@ -91,14 +91,14 @@ def fit_and_ratio(
         raise ValueError(
             f"{name}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; the first dimension is the batch"
         )
+    _checks.same_device(name, "mu", mu, "x", x)
     mask = _checks.mask(name, mask, "x", x)
     p = likelihoods.by_name(likelihood)
     check_model(name, p)
     first = recon_x[0] if isinstance(recon_x, (tuple, list)) and recon_x else recon_x
-    if getattr(p, "fused", False) and isinstance(first, Tensor) and first.shape[:2] != z.shape[:2]:
-        raise ValueError(
-            f"{name}: recon_x must have shape ({z.shape[0]}, {z.shape[1]}, ...), as z has, got {tuple(first.shape)}"
-        )
+    shape = (z.shape[0], *x.shape)
+    if getattr(p, "fused", False) and isinstance(first, Tensor) and first.shape != shape:
+        raise ValueError(f"{name}: recon_x must have shape {shape}, z's samples of x's shape, got {tuple(first.shape)}")
     fit = p.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
     _checks.per_sample(name, "likelihood", fit, z.shape[:2])
     if prior is None:

@@ -91,6 +91,9 @@ class _Parser(argparse.ArgumentParser):
         message = re.sub(
             r"^argument (.*?): invalid (.*) value: (.*)$", r"\1 must be \2, got \3", message, flags=re.DOTALL
         )
+        message = re.sub(
+            r"^argument (.*?): invalid choice: (.*) \(choose from (.*)\)$", r"\1 must be one of \3, got \2", message
+        )
         self.exit(2, f"{self.prog}: {message}; {self.prog} --help says what may be said\n")
 
 

@@ -167,8 +167,8 @@ def _log_likelihood(
 ) -> Tensor:
     _checks.reduction(function, reduction, _REDUCTIONS)
     _checks.number(function, "target_scale", target_scale)
-    batch_dims = _checks.batch_dims(function, batch_dims, "the prediction", operands[0])
-    mask = _checks.mask(function, mask, "the prediction", operands[0])
+    batch_dims = _checks.batch_dims(function, batch_dims, "x", operands[1])
+    mask = _checks.mask(function, mask, "x", operands[1])
     return autograd.row_sum(term, operands, mask, reduction, batch_dims, float(target_scale))
 
 
@@ -335,6 +335,7 @@ def elbo(
     beta = _checks.beta(name, beta, "mu", mu)
     p = likelihoods.by_name(likelihood, target_scale=target_scale)
     log_likelihood = p.log_prob(recon_x, x, mask=mask, batch_dims=batch_dims)
+    _checks.same_device(name, "mu", mu, "x", x)
     kl = _kl(latent, "none", _checks.batch_dims(name, batch_dims, "mu", mu))
     if log_likelihood.shape != kl.shape:
         raise ValueError(
