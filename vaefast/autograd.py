@@ -260,7 +260,7 @@ def elbo_loss(
         return reference.elbo_loss(likelihood, operands, latent, *composite)
     compiling = torch.compiler.is_compiling()
     target_scale = traced_constant(target_scale)
-    if compiling and not isinstance(beta, Tensor) and beta != 1:  # as a number, or in torch.full, it would be a constant
+    if compiling and not isinstance(beta, Tensor) and beta != 1:  # a number, or torch.full, is a constant
         beta = beta_tensor = beta * torch.ones((), device=latent[0].device)
     options = mask, weight, *_kl_weight(weight, beta), reduction, batch_dims, target_scale
     own_grad = weight is not None and (weight.requires_grad or beta_tensor is not None)
