@@ -34,11 +34,10 @@ def probe(isa: str) -> ctypes.CDLL:
 
 
 def unary(isa: str, name: str, x: np.ndarray) -> np.ndarray:
-    x = np.ascontiguousarray(x, np.float32)
+    x = np.ascontiguousarray(x, np.float64 if name.startswith("d_") else np.float32)
     out = np.empty_like(x)
-    pointer = ctypes.POINTER(ctypes.c_float)
     function = getattr(probe(isa), name)
-    function(x.ctypes.data_as(pointer), out.ctypes.data_as(pointer), ctypes.c_int64(x.size))
+    function(x.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(x.size))
     return out
 
 

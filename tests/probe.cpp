@@ -4,24 +4,30 @@
 #include "../csrc/math/philox.h"
 
 using namespace vaefast::math;
+namespace math = vaefast::math;  // exp and log of doubles are libm's, too
 
-#define UNARY(name, expression)                                   \
-  extern "C" void name(const float* in, float* out, int64_t n) {  \
-    for (int64_t i = 0; i < n; ++i) {                             \
-      const float x = in[i];                                      \
-      out[i] = expression;                                        \
-    }                                                             \
+#define UNARY(name, T, expression)                       \
+  extern "C" void name(const T* in, T* out, int64_t n) { \
+    for (int64_t i = 0; i < n; ++i) {                    \
+      const T x = in[i];                                 \
+      out[i] = expression;                               \
+    }                                                    \
   }
 
-UNARY(f_exp, exp(x))
-UNARY(f_log, log(x))
-UNARY(f_clamped_log, clamped_log(x))
-UNARY(f_clamped_log1m, clamped_log1m(x))
-UNARY(f_log1p, -minus_log1p(0, 0, x))
-UNARY(f_phi, phi(x, exp(x)))
-UNARY(f_expm1, expm1(x, exp(x)))
-UNARY(f_through_bfloat16, to_float(to_bfloat16(x)))
-UNARY(f_through_float16, to_float(to_float16(x)))
+#define FLOAT_AND_DOUBLE(name, expression) \
+  UNARY(f_##name, float, expression)       \
+  UNARY(d_##name, double, expression)
+
+FLOAT_AND_DOUBLE(exp, math::exp(x))
+FLOAT_AND_DOUBLE(exp_nonpositive, exp_nonpositive(x))
+FLOAT_AND_DOUBLE(log, math::log(x))
+FLOAT_AND_DOUBLE(clamped_log, clamped_log(x))
+FLOAT_AND_DOUBLE(clamped_log1m, clamped_log1m(x))
+FLOAT_AND_DOUBLE(log1p, -minus_log1p(0 * x, 0 * x, x))
+FLOAT_AND_DOUBLE(phi, phi(x, math::exp(x)))
+FLOAT_AND_DOUBLE(expm1, math::expm1(x, math::exp(x)))
+UNARY(f_through_bfloat16, float, to_float(to_bfloat16(x)))
+UNARY(f_through_float16, float, to_float(to_float16(x)))
 
 extern "C" void turns(const uint32_t* in, float* c, float* s, int64_t n) {
   for (int64_t i = 0; i < n; ++i) cos_sin_turns(in[i], c[i], s[i]);

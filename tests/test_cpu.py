@@ -129,3 +129,14 @@ def test_fewer_threads_than_parts_run_each_tile_once():
     command = [sys.executable, "-c", SHARED]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize("cols", [1, 2, 7, 8, 9, 16, 31, 32, 33, 1024, 1025])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_of_rows_of_every_length(dtype, cols, isa):
+    logits, x = torch.randn(37, cols, dtype=dtype), torch.rand(37, cols, dtype=dtype)
+    elements = VF.bernoulli_log_likelihood(logits, x, reduction="elementwise").double()
+    tolerance = dict(rtol=2e-7 if dtype == torch.float32 else 1e-15, atol=0)
+    rows, total = (VF.bernoulli_log_likelihood(logits, x, reduction=r).double() for r in ("none", "sum"))
+    torch.testing.assert_close(rows, elements.sum(1), **tolerance)
+    torch.testing.assert_close(total, elements.sum(), **tolerance)

@@ -66,7 +66,7 @@ void map(const T* const* operand, int64_t n, T coef, T* value, T* const* gradien
 }
 
 template <class T>
-double sum(const T* x, int64_t n) {
+inline double sum(const T* x, int64_t n) {
   constexpr int lanes = 8;
   double even[lanes] = {}, odd[lanes] = {};  // whose additions overlap
   int64_t i = 0;
@@ -80,8 +80,14 @@ double sum(const T* x, int64_t n) {
     for (int j = 0; j < lanes; ++j) even[j] += double(x[i + j]);
   double rest = 0;
   for (; i < n; ++i) rest += double(x[i]);
+  if (n < lanes) return rest;
   for (int j = 0; j < lanes; ++j) even[j] += odd[j];
   return (((even[0] + even[4]) + (even[2] + even[6])) + ((even[1] + even[5]) + (even[3] + even[7]))) + rest;
+}
+
+template <class T>
+void sums(const T* x, int64_t rows, int64_t cols, double* to, int64_t stride) {
+  for (int64_t r = 0; r < rows; ++r) to[r * stride] = cols == 1 ? 0.0 + double(x[r]) : sum(x + r * cols, cols);
 }
 
 template <class T>
@@ -178,7 +184,7 @@ constexpr Loops<T> loops(TermList<Term...>) {
           {map<Term, T, 0>...},
           {map<Term, T, 1>...},
           {map<Term, T, Term::arity>...},
-          sum,
+          sums,
           multiply,
           keep,
           stddev,

@@ -32,13 +32,20 @@ void run(const SweepArgs& a, const Loops<T>& loops, Normals normals, double* par
   }
 }
 
+double sum_of(const double* row_sums, int64_t rows) {
+  double sum;
+  active_isa().wide.sums(row_sums, 1, rows, &sum, 1);
+  return sum;
+}
+
 double total(const SweepArgs& a, const double* row_sums) {
   double sum = 0;
-  for (int64_t r = 0; r < a.rows; ++r) {
-    double coef = 1;
-    if (a.coef.data) active_isa().wide.load[int(a.coef.dtype)](at(a.coef, r, 0), 0, 1, 1, &coef);
+  for (int64_t r = 0; r < a.rows && a.coef.data; ++r) {
+    double coef;
+    active_isa().wide.load[int(a.coef.dtype)](at(a.coef, r, 0), 0, 1, 1, &coef);
     sum += coef * row_sums[r];
   }
+  if (!a.coef.data) sum = sum_of(row_sums, a.rows);
   return (a.addend ? *a.addend : 0) + a.scale * sum;
 }
 
@@ -83,8 +90,7 @@ void finish(const SweepArgs& a, double* partial) {
     if (!a.sums_gradient(k)) continue;
     add_tiles();
     const View& g = a.grad[k];
-    double sum = 0;
-    for (int64_t r = 0; r < a.rows; ++r) sum += partial[r];
+    const double sum = sum_of(partial, a.rows);
     loops.store[int(g.dtype)](&sum, 1, g.data);
     partial += a.rows * col_tiles;
   }

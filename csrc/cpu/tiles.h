@@ -61,8 +61,7 @@ const T* gather(const Loops<T>& loops, const View& v, const Tile& t, double scal
 template <class T>
 void scatter(const Loops<T>& loops, const T* x, const View& v, const Tile& t, double* partial, int64_t col_tiles) {
   if (v.col_stride == 0) {
-    double* slot = partial + t.row * col_tiles + t.col / kTile;
-    for (int64_t r = 0; r < t.rows; ++r) slot[r * col_tiles] = loops.sum(x + r * t.cols, t.cols);
+    loops.sums(x, t.rows, t.cols, partial + t.row * col_tiles + t.col / kTile, col_tiles);
   } else if (x != reinterpret_cast<const T*>(at(v, t.row, t.col))) {
     const auto store = loops.store[int(v.dtype)];
     if (is_contiguous(v, t)) return store(x, t.size(), at(v, t.row, t.col));

@@ -1,18 +1,34 @@
-// Branch-free elementary functions, float and double. The float versions are polynomials that a compiler vectorizes;
-// they are minimax fits whose error is stated as a power of two relative to the function. The double versions are
-// libm's. Worst errors in the comments are over all floats of the range, in units in the last place (ULP) of the
-// true value; tests/test_numerics.py measures them.
+// Branch-free elementary functions, float and double, made so that a compiler vectorizes their loops. Worst errors in
+// the comments are over all floats of the range, in units in the last place (ULP) of the true value; those of double
+// are no larger, but for logarithms, 1.1. tests/test_numerics.py measures both.
 #pragma once
 
 #include <cmath>
 
-#include "hd.h"
+#include "polynomials.h"
 
 namespace vaefast::math {
 
 constexpr double kLog2Pi = 1.8378770664093454835606594728112;
-// log(2) in two parts: an integer below 2^12 times the high one is exact.
-constexpr float kLn2High = 0.693115234375f, kLn2Low = 3.19461833e-05f;
+
+// Of a type: its bits as an integer, how many of them are the mantissa's, the bias of its exponent, and log(2) in two
+// parts, of which an integer below 2^12 times the high one is exact.
+template <class T>
+struct Format;
+template <>
+struct Format<float> {
+  using Bits = uint32_t;
+  static constexpr int mantissa = 23, bias = 127;
+  static constexpr float ln2_high = 0.693115234375f, ln2_low = 3.19461833e-05f;
+};
+template <>
+struct Format<double> {
+  using Bits = uint64_t;
+  static constexpr int mantissa = 52, bias = 1023;
+  static constexpr double ln2_high = 0x1.62e42fefap-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
+};
+template <class T>
+using Bits = typename Format<T>::Bits;
 
 VAEFAST_HD float abs(float x) { return fabsf(x); }
 VAEFAST_HD double abs(double x) { return fabs(x); }
@@ -20,72 +36,46 @@ VAEFAST_HD double abs(double x) { return fabs(x); }
 VAEFAST_HD bool is_negative(float x) { return bit_cast<int32_t>(x) < 0; }
 VAEFAST_HD bool is_negative(double x) { return bit_cast<int64_t>(x) < 0; }
 
-// c[0] + c[1] x + ... by Estrin's scheme: of adjacent terms pairs are made, and of those a polynomial in x^2.
-template <int n>
-VAEFAST_HD float in_pairs(float x, const float (&c)[n]) {
-  if constexpr (n == 1) {
-    return c[0];
-  } else {
-    float pair[(n + 1) / 2];
-    for (int i = 0; i < n / 2; ++i) pair[i] = c[2 * i] + c[2 * i + 1] * x;
-    if constexpr (n % 2) pair[n / 2] = c[n - 1];
-    return in_pairs(x * x, pair);
-  }
+// exp(y) = (1 + p) 2^k for y about where exp(y) is neither 0 nor infinite: returns p, in [-0.3, 0.42]. k + offset
+// stands in the low bits of `exponent`.
+template <int offset, class T>
+VAEFAST_HD T exp_reduced(T y, Bits<T>& exponent) {
+  // Adding 1.5 * 2^mantissa rounds to an integer, which then stands in the low bits of the sum.
+  constexpr T shift = T(uint64_t(3) << (Format<T>::mantissa - 1)) + T(offset);
+  const T shifted = y * T(1.44269504088896340736) + shift, n = shifted - shift;
+  exponent = bit_cast<Bits<T>>(shifted);
+  const T high = y - n * Format<T>::ln2_high, r = high - n * Format<T>::ln2_low;
+  T rest = r * r * exp_rest(r);
+  if constexpr (sizeof(T) == 8) rest += (high - r) - n * Format<T>::ln2_low;  // what r lost to rounding
+  return r + rest;
 }
 
-// c0 + c[0] x + c[1] x^2 + ... A device hides latency behind its threads and gets Horner's scheme, which has the fewest
-// operations; a CPU gets pairs, whose chain of dependent operations is short, but for the last step, which rounds
-// least.
-template <int n>
-VAEFAST_HD float polynomial(float x, float c0, const float (&c)[n]) {
-#if defined(__CUDA_ARCH__)
-  float p = c[n - 1];
-  for (int i = n - 2; i >= 0; --i) p = p * x + c[i];
-  return c0 + x * p;
-#else
-  return c0 + x * in_pairs(x, c);
-#endif
-}
-
-// exp(y) = (1 + p) 2^k for y in [-104, 89], beyond which callers select what they return: returns p, in [-0.3, 0.42].
-// 2^k's exponent field, biased by `bias`, stands in the low bits of `exponent`.
-template <int bias>
-VAEFAST_HD float exp_reduced(float y, uint32_t& exponent) {
-  // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits of the sum.
-  constexpr float shift = 12582912.0f + bias;
-  const float shifted = y * 1.44269504f + shift;
-  const float n = shifted - shift;
-  exponent = bit_cast<uint32_t>(shifted);
-  const float r = (y - n * kLn2High) - n * kLn2Low;
-  // (exp(r) - 1 - r) / r^2 on |r| <= ln(2)/2, 2^-28
-  const float p = polynomial(r, 0.49999994f, {0.166665211f, 0.041668389f, 0.00836871658f, 0.00138145988f});
-  return r + r * r * p;
-}
-
-// exp(x) for every float: 0 below -104, subnormal results rounded once, +inf above 88.72, NaN for NaN. 1.02 ULP. With a
-// bound on either side GCC repeats the comparisons, and two selections at the end it does not vectorize; so what is
-// above 89 is computed as it comes, in arithmetic that is defined, and not used.
-VAEFAST_HD float exp(float x) {
-  const float bounded = x < -104.0f ? -104.0f : x;
-  uint32_t shifted;
-  const float p = exp_reduced<0>(bounded, shifted);
-  const int32_t k = int32_t(shifted - 0x4b400000u), half = k >> 1;
+// exp(x) for every x: subnormal results rounded once, 0 below them, +inf where it overflows, NaN for NaN. 1.02 ULP.
+// With a bound on either side GCC repeats the comparisons, and two selections at the end it does not vectorize; so what
+// is above 89 is computed as it comes, in arithmetic that is defined, and not used.
+template <class T>
+VAEFAST_HD T exp(T x) {
+  constexpr T least = sizeof(T) == 4 ? -104 : -746, most = sizeof(T) == 4 ? 89 : 710;
+  const T bounded = x < least ? least : x;
+  Bits<T> exponent;
+  const T p = exp_reduced<2 * Format<T>::bias>(bounded, exponent);
   // 2^k in two factors: both are normal even where exp(x) is not
-  const float scale = bit_cast<float>(uint32_t(half + 127) << 23);
-  const float y = (scale + scale * p) * bit_cast<float>(uint32_t(k - half + 127) << 23);
-  return x > 89.0f ? INFINITY : y;
+  const Bits<T> half = exponent >> 1;
+  const T scale = bit_cast<T>(half << Format<T>::mantissa);
+  const T y = (scale + scale * p) * bit_cast<T>((exponent - half) << Format<T>::mantissa);
+  return x > most ? T(INFINITY) : y;
 }
-VAEFAST_HD double exp(double x) { return ::exp(x); }
 
 // exp(x) for x <= 0 and NaN, cheaper: 2^k is made 2^64 too high, where it is normal for every k. 1.02 ULP.
-VAEFAST_HD float exp_nonpositive(float x) {
-  const float y = x < -104.0f ? -104.0f : x;
-  uint32_t exponent;
-  const float p = exp_reduced<127 + 64>(y, exponent);
-  const float scale = bit_cast<float>(exponent << 23);
-  return (scale + scale * p) * 0x1p-64f;
+template <class T>
+VAEFAST_HD T exp_nonpositive(T x) {
+  constexpr T least = sizeof(T) == 4 ? -104 : -746;
+  const T y = x < least ? least : x;
+  Bits<T> exponent;
+  const T p = exp_reduced<Format<T>::bias + 64>(y, exponent);
+  const T scale = bit_cast<T>(exponent << Format<T>::mantissa);
+  return (scale + scale * p) * T(0x1p-64);
 }
-VAEFAST_HD double exp_nonpositive(double x) { return ::exp(x); }
 
 // a / b for 1 <= b <= 2: on a device 2 ULP, in two instructions where the exact quotient takes ten.
 VAEFAST_HD float divide(float a, float b) {
@@ -108,108 +98,101 @@ VAEFAST_HD T rounding_of_difference(T a, T b, T difference) {
 
 // -a b - log1p(e) for a, b >= 0 and 0 <= e <= 1. The logarithm is not rounded by itself: with a fused multiply-add its
 // largest part is added last; without one, what rounding takes from the sums is added at the end. log1p alone 1.5 ULP.
-VAEFAST_HD float minus_log1p(float a, float b, float e) {
-  // (log1p(e) - e) / e^2, 2^-27.5
-  constexpr float c0 = -0.4999993f;
-  constexpr float c[] = {0.33330464f, -0.24958019f, 0.19692102f,  -0.1534488f,
-                         0.10661128f, -0.05745723f, 0.020086242f, -0.0032904686f};
+template <class T>
+VAEFAST_HD T minus_log1p(T a, T b, T e) {
 #if defined(VAEFAST_FMA)
-  return (-(a * b) - e * e * polynomial(e, c0, c)) - e;
+  return (-(a * b) - e * e * (kLog1pC0<T> + e * log1p_rest(e))) - e;
 #else
-  const float square = e * e, half = c0 * square, largest = e + half;
-  const float rest = square * (e * in_pairs(e, c)) + ((e - largest) + half), log1p = largest + rest;
-  const float product = a * b, sum = product + log1p;
-  const float lost = rounding_of_difference(product, -log1p, sum) + ((largest - log1p) + rest);
-  return -(sum + (abs(sum) < INFINITY ? lost : 0.0f));
+  const T square = e * e, half = kLog1pC0<T> * square, largest = e + half;
+  const T rest = square * (e * log1p_rest(e)) + ((e - largest) + half), log1p = largest + rest;
+  const T product = a * b, sum = product + log1p;
+  const T lost = rounding_of_difference(product, -log1p, sum) + ((largest - log1p) + rest);
+  return -(sum + (abs(sum) < T(INFINITY) ? lost : T(0)));
 #endif
 }
-VAEFAST_HD double minus_log1p(double a, double b, double e) { return -(a * b) - ::log1p(e); }
 
 // The exponent of a normal x > 0 = 2^exponent (1 + f), 1 + f in [sqrt(1/2), sqrt(2)).
 VAEFAST_HD int32_t exponent_of(float x) { return int32_t(bit_cast<uint32_t>(x) - 0x3f3504f3u) >> 23; }
-VAEFAST_HD float times_power_of_2(float x, int32_t k) {
-  return bit_cast<float>(bit_cast<uint32_t>(x) + (uint32_t(k) << 23));
+VAEFAST_HD int32_t exponent_of(double x) {  // AVX2 shifts 64 bits without a sign only
+  return int32_t((bit_cast<uint64_t>(x) + 0x00095f619980c433u) >> 52) - 1023;
+}
+template <class T>
+VAEFAST_HD T times_power_of_2(T x, int32_t k) {
+  return bit_cast<T>(bit_cast<Bits<T>>(x) + (Bits<T>(k) << Format<T>::mantissa));
 }
 
 // log((1 + f) 2^n) for such f.
-VAEFAST_HD float log_reduced(float f, int32_t exponent) {
-  // (log1p(f) - f + f^2/2) / f^3 for f in [sqrt(1/2) - 1, 1/2], 2^-28.8
-  const float r = polynomial(f, 0.333333194f,
-                             {-0.250002712f, 0.200017855f, -0.16654025f, 0.142160729f, -0.126368776f, 0.121296376f,
-                              -0.104566254f, 0.0480620153f});
-  const float tail = f * f * (f * r - 0.5f), n = float(exponent);
-  return n * kLn2High + (f + (tail + n * kLn2Low));
+template <class T>
+VAEFAST_HD T log_reduced(T f, int32_t exponent) {
+  const T tail = f * f * (f * log_rest(f) - T(0.5)), n = T(exponent);
+  return n * Format<T>::ln2_high + (f + (tail + n * Format<T>::ln2_low));
 }
 
 // log(x 2^k) for x > 0, finite and normal. 0.9 ULP.
-VAEFAST_HD float log_normal(float x, int32_t k = 0) {
+template <class T>
+VAEFAST_HD T log_normal(T x, int32_t k = 0) {
   const int32_t exponent = exponent_of(x);
-  return log_reduced(times_power_of_2(x, -exponent) - 1.0f, exponent + k);
+  return log_reduced(times_power_of_2(x, -exponent) - T(1), exponent + k);
 }
 
-// log(x) for every float: -inf at 0, NaN below. 0.9 ULP.
-VAEFAST_HD float log(float x) {
-  const bool subnormal = x < 0x1p-126f;
-  const float y = log_normal(subnormal ? x * 0x1p23f : x, subnormal ? -23 : 0);
-  const float zero_or_less = x == 0.0f ? -INFINITY : NAN;
-  return x > 0.0f ? (x == INFINITY ? x : y) : zero_or_less;
-}
-VAEFAST_HD double log(double x) { return ::log(x); }
+// 2^mantissa, times which every subnormal number is normal.
+template <class T>
+constexpr T kToNormal = T(uint64_t(1) << Format<T>::mantissa);
 
-// log(p) and log(1 - p), at least -100, of a probability p; NaN where it is below 0 or above 1. 0.9 ULP. They work on
-// 2^23 p and 2^23 (1 - p), which are normal where they are not 0, and bound them as integers: a comparison of floats
-// would make a longer chain of dependent operations. What rounding takes from 1 - p goes to the reduced argument.
+// log(x) for every x: -inf at 0, NaN below. 0.9 ULP.
+template <class T>
+VAEFAST_HD T log(T x) {
+  const bool subnormal = x < (sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022));
+  const T y = log_normal(subnormal ? x * kToNormal<T> : x, subnormal ? -Format<T>::mantissa : 0);
+  const T zero_or_less = x == T(0) ? -T(INFINITY) : T(NAN);
+  return x > T(0) ? (x == T(INFINITY) ? x : y) : zero_or_less;
+}
+
+// log(p) and log(1 - p), at least -100, of a probability p; NaN where it is below 0 or above 1. 0.9 ULP. They work on p
+// and 1 - p times 2^mantissa, which are normal where they are not 0; floats are bounded as integers, which makes a
+// shorter chain of dependent operations. What rounding takes from 1 - p goes to the reduced argument.
 VAEFAST_HD float at_least_log_bound(float x) {
   constexpr int32_t least = 0x02d460f9;  // 2^23 exp(-100)
   const int32_t bits = bit_cast<int32_t>(x);
   return bit_cast<float>(bits < least ? least : bits);
 }
-VAEFAST_HD float clamped_log(float p) {
-  const float y = log_normal(at_least_log_bound(p * 0x1p23f), -23);
-  return p >= 0.0f ? y : NAN;
+VAEFAST_HD double at_least_log_bound(double x) {
+  constexpr double least = 0x1.a8c1f14e2af5dp-93;  // 2^52 exp(-100)
+  return x < least ? least : x;
 }
-VAEFAST_HD float clamped_log1m(float p) {
-  const float x = p * 0x1p23f, difference = 0x1p23f - x, lost = (0x1p23f - difference) - x;
-  const float rest = at_least_log_bound(difference);
+template <class T>
+VAEFAST_HD T clamped_log(T p) {
+  const T y = log_normal(at_least_log_bound(p * kToNormal<T>), -Format<T>::mantissa);
+  return p >= T(0) ? y : T(NAN);
+}
+template <class T>
+VAEFAST_HD T clamped_log1m(T p) {
+  const T x = p * kToNormal<T>, difference = kToNormal<T> - x, lost = (kToNormal<T> - difference) - x;
+  const T rest = at_least_log_bound(difference);
   const int32_t exponent = exponent_of(rest);
-  const float f = (times_power_of_2(rest, -exponent) - 1.0f) + lost * times_power_of_2(1.0f, -exponent);
-  const float y = log_reduced(f, exponent - 23);
-  return p <= 1.0f ? y : NAN;
-}
-VAEFAST_HD double clamped_log(double p) {
-  const double y = ::log(p);
-  return y < -100.0 ? -100.0 : y;
-}
-VAEFAST_HD double clamped_log1m(double p) {
-  const double y = ::log1p(-p);
-  return y < -100.0 ? -100.0 : y;
+  const T f = (times_power_of_2(rest, -exponent) - T(1)) + lost * times_power_of_2(T(1), -exponent);
+  const T y = log_reduced(f, exponent - Format<T>::mantissa);
+  return p <= T(1) ? y : T(NAN);
 }
 
-// exp(x) - 1 - x for x in [-1, 1.75], where subtracting nearly equal numbers loses digits, near 0 every one.
-VAEFAST_HD float phi_series(float x) {
-  // of its quotient by x^2, 2^-28
-  return x * x *
-         polynomial(x, 0.5f,
-                    {0.166666672f, 0.0416666269f, 0.00833327044f, 0.00138904259f, 0.000198513357f, 2.45869414e-05f,
-                     2.73551882e-06f, 3.78213969e-07f});
-}
-VAEFAST_HD double phi_series(double x) {
-  double p = 0.0;  // Taylor: 24 terms reach 2^-53 on |x| <= 1.75
-  for (int n = 25; n >= 2; --n) p = (p * x + 1.0) / n;
-  return p * x * x;
+// phi(x) = exp(x) - 1 - x for x in [-1, 1.75], where subtracting nearly equal numbers loses digits, near 0 every one.
+template <class T>
+VAEFAST_HD T phi_series(T x) {
+  return x * x * phi_rest(x);
 }
 
 // phi(x) = exp(x) - 1 - x >= 0 and expm1(x) from x and e = exp(x), which the Gaussian KL and its gradient need
-// together. The series is used as far as it is the better of both. phi 3.4 ULP, expm1 1.62 ULP; in double expm1 is
-// libm's.
+// together. The series is used as far as it is the better of both. phi 3.4 ULP, expm1 1.62 ULP.
 template <class T>
 VAEFAST_HD T phi(T x, T e) {
   const T bounded = x > T(1000) ? T(1000) : x;  // keeps phi(+inf) from being inf - inf
   const T far = e - (T(1) + bounded);
   return x > T(-1) && x < T(1.75) ? phi_series(x) : far;
 }
-VAEFAST_HD float expm1(float x, float e) { return x > -1.0f && x < 1.1f ? x + phi_series(x) : e - 1.0f; }
-VAEFAST_HD double expm1(double x, double) { return ::expm1(x); }
+template <class T>
+VAEFAST_HD T expm1(T x, T e) {
+  return x > T(-1) && x < T(1.1) ? x + phi_series(x) : e - T(1);
+}
 
 // log((x / 2) / sinh(x / 2)) and its derivative, 1 / x - coth(x / 2) / 2, for |x| <= 1. 2.4 and 1.9 ULP.
 VAEFAST_HD float log_x_by_sinh(float x, float& slope) {
