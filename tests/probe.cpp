@@ -9,7 +9,7 @@ namespace math = vaefast::math;  // exp and log of doubles are libm's, too
 #define UNARY(name, T, expression)                       \
   extern "C" void name(const T* in, T* out, int64_t n) { \
     for (int64_t i = 0; i < n; ++i) {                    \
-      const T x = in[i];                                 \
+      const T x = in[i], zero = 0;                       \
       out[i] = expression;                               \
     }                                                    \
   }
@@ -23,7 +23,7 @@ FLOAT_AND_DOUBLE(exp_nonpositive, exp_nonpositive(x))
 FLOAT_AND_DOUBLE(log, math::log(x))
 FLOAT_AND_DOUBLE(clamped_log, clamped_log(x))
 FLOAT_AND_DOUBLE(clamped_log1m, clamped_log1m(x))
-FLOAT_AND_DOUBLE(log1p, -minus_log1p(0 * x, 0 * x, x))
+FLOAT_AND_DOUBLE(log1p, -minus_log1p(zero, zero, x))
 FLOAT_AND_DOUBLE(phi, phi(x, math::exp(x)))
 FLOAT_AND_DOUBLE(expm1, math::expm1(x, math::exp(x)))
 UNARY(f_through_bfloat16, float, to_float(to_bfloat16(x)))

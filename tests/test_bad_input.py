@@ -48,13 +48,14 @@ WRONG = {
     "devices of elbo": (lambda: VF.elbo(LOGITS, X, MU.to("meta"), LOGVAR.to("meta")), ValueError, "elbo: mu is on meta but x is on cpu"),
     "devices of samples": (lambda: IWAELoss()(LOGITS[None], X, *(t.to("meta") for t in (MU[None], MU, LOGVAR))), ValueError, "IWAELoss: mu is on meta but x is on cpu"),
     "a capacity's device": (lambda: VF.capacity_kl(MU[:, 0], torch.ones((), device="meta")), ValueError, "capacity_kl: capacity is on meta but kl is on cpu"),
-    "pixels of samples": (lambda: VF.log_weights(LOGITS[None], X[:, :2], MU[None], MU, LOGVAR), ValueError, r"log_weights: recon_x must have shape \(1, 3, 2\), z's samples of x's shape, got \(1, 3, 4\)"),
-    "a word for a flag": (lambda: ELBOLoss(validate="no"), TypeError, "ELBOLoss: validate must be True or False, got 'no'"),
-    "a number for a flag": (lambda: ELBOLoss(inplace=1), TypeError, "ELBOLoss: inplace must be True or False, got 1"),
-    "a word for return_parts": (lambda: loss(return_parts="no"), TypeError, "ELBOLoss: return_parts must be True or False, got 'no'"),
-    "a word for learn_scale": (lambda: likelihoods.Laplace(learn_scale="no"), TypeError, "Laplace: learn_scale must be True or False, got 'no'"),
-    "a word for optimal_scale": (lambda: likelihoods.Gaussian(optimal_scale="no"), TypeError, "Gaussian: optimal_scale must be True or False, got 'no'"),
-    "a word for probs": (lambda: likelihoods.Bernoulli(probs="no"), TypeError, "Bernoulli: probs must be True or False, got 'no'"),
+    "pixels of samples": (lambda: VF.log_weights(LOGITS[None], X[:, :2], MU[None], MU, LOGVAR), ValueError, r"log_weights: recon_x must have shape \(1, 3, 2\), the shape of x for each sample of z, got \(1, 3, 4\)"),
+    "a word for a flag": (lambda: ELBOLoss(validate="no"), TypeError, "ELBOLoss: validate must be a bool, got str"),
+    "a number for a flag": (lambda: ELBOLoss(inplace=1), TypeError, "ELBOLoss: inplace must be a bool, got int"),
+    "a word for return_parts": (lambda: loss(return_parts="no"), TypeError, "ELBOLoss: return_parts must be a bool, got str"),
+    "None for return_parts": (lambda: loss(return_parts=None), TypeError, "ELBOLoss: return_parts must be a bool, got NoneType"),
+    "a word for learn_scale": (lambda: likelihoods.Laplace(learn_scale="no"), TypeError, "Laplace: learn_scale must be a bool, got str"),
+    "a word for optimal_scale": (lambda: likelihoods.Gaussian(optimal_scale="no"), TypeError, "Gaussian: optimal_scale must be a bool, got str"),
+    "a word for probs": (lambda: likelihoods.Bernoulli(probs="no"), TypeError, "Bernoulli: probs must be a bool, got str"),
     "sparse": (lambda: loss(recon_x=LOGITS.to_sparse()), NotImplementedError, "recon_x is not a dense strided tensor, got torch.sparse_coo"),
     "quantized": (lambda: loss(recon_x=torch.quantize_per_tensor(LOGITS, 0.1, 0, torch.quint8)), NotImplementedError, "got torch.quint8"),
     "nested": (lambda: loss(recon_x=torch.nested.nested_tensor([LOGITS, LOGITS])), NotImplementedError, "recon_x is a nested tensor; pad it"),
@@ -287,7 +288,7 @@ def test_more_than_2_to_the_31_elements(rows):
 
 
 def test_an_import_without_the_library_or_with_another_torch(tmp_path):
-    """One message, naming versions and what to do."""
+    """One message, naming the versions of torch, or of Python, and what to do."""
     program = """
 import sys, types
 built = types.ModuleType("vaefast._built_for"); {setup}

@@ -123,16 +123,18 @@ def test_beta_schedule_does_not_recompile():
 
 
 def test_a_float_beta_compiles_too():
-    """Two graphs, for the first value and for the rest. AOTAutograd, too, must not take the value for a constant."""
+    """For its first and second value, and for 1, and for no other. AOTAutograd must not take it for a constant either."""
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     criterion = torch.compile(lambda beta, *args: ELBOLoss()(*args, beta=beta), fullgraph=True, backend=counter)
-    for beta in (0.1, 0.2, 0.3, 0.4):
+    compiled = []
+    for beta in (0.1, 0.2, 1.0, 0.3, 0.4, 1.0, 0.5):
         args = [t.requires_grad_() if k != 1 else t for k, t in enumerate(inputs())]
         loss = criterion(beta, *args)
-        torch.testing.assert_close(loss, ELBOLoss(beta=beta)(*inputs()))
+        torch.testing.assert_close(loss, ELBOLoss(beta=beta)(*inputs()), rtol=1e-12, atol=0)
         loss.backward()
-    assert counter.frame_count == 2
+        compiled.append(counter.frame_count)
+    assert compiled[0] == 1 and compiled[2:] == compiled[2:3] * 5
 
 
 def test_compile_a_training_step():

@@ -42,7 +42,7 @@ def ulps(got: np.ndarray, true: np.ndarray) -> float:
     """The worst error in units of the spacing of what was got, floats or doubles."""
     kind = np.finfo(got.dtype)
     exponent = np.frexp(np.maximum(np.abs(true), kind.tiny))[1] - 1
-    return float(np.nanmax(np.abs(got.astype(true.dtype) - true) / np.ldexp(np.ones_like(true), exponent - kind.nmant)))
+    return float(np.max(np.abs(got.astype(true.dtype) - true) / np.ldexp(np.ones_like(true), exponent - kind.nmant)))
 
 
 def floats(low: float, high: float, n: int = 400_000) -> np.ndarray:
@@ -54,10 +54,11 @@ def floats(low: float, high: float, n: int = 400_000) -> np.ndarray:
 
 
 def doubles(low: float, high: float, n: int = 100_000) -> np.ndarray:
-    """Doubles of [low, high]: as many spread over the bit patterns as over the numbers."""
+    """Doubles of [low, high], random by their bit patterns, by their values, and by their values in [-2, 2]; and the ends."""
     rng = np.random.default_rng(0)
     bits = rng.integers(0, np.float64(max(abs(low), abs(high))).view(np.uint64), n, np.uint64).view(np.float64)
-    values = np.concatenate([bits, -bits, rng.uniform(low, high, n), rng.uniform(max(low, -2), min(high, 2), n)])
+    near = rng.uniform(max(low, -2), min(high, 2), 4 * n)
+    values = np.concatenate([bits, -bits, rng.uniform(low, high, n), near, [low, high]])
     return values[(values >= low) & (values <= high)]
 
 
@@ -89,16 +90,16 @@ def test_elementary_functions(name, isa):
     assert worst <= min(bound, WORST[name]), f"{worst:.3f} ULP"
 
 
-# exp is held closely, for libm's is right to 0.7 ULP.
+# About what scalar.h says, but for exp, which is better: 0.847 is the worst that was found.
 FUNCTIONS_OF_DOUBLES = {
-    "exp": (np.exp, -746, 709.7, 0.85),
+    "exp": (np.exp, -746, 709.782712893384, 0.85),
     "exp_nonpositive": (np.exp, -746, 0, 0.85),
     "log": (np.log, 1e-320, 1e308, 1.1),
-    "log1p": (np.log1p, 0, 1, 1.3),
+    "log1p": (np.log1p, 0, 1, 1.5),
     "clamped_log": (np.log, 3.8e-44, 1, 1.1),
     "clamped_log1m": (lambda p: np.log1p(-p), 0, 0.9999999, 1.1),
-    "phi": (phi, -1e4, 709.7, 2.8),
-    "expm1": (np.expm1, -1e4, 709.7, 1.62),
+    "phi": (phi, -1e4, 709.7, 3.4),
+    "expm1": (np.expm1, -1e4, 709.7, 1.7),
 }
 
 
@@ -140,15 +141,21 @@ def test_elementary_functions_of_doubles_at_the_edges(isa):
         return native.unary(isa, name, np.array(x))
 
     with np.errstate(all="ignore"):
-        least = 5e-324
-        got = call("d_exp", -inf, -1.7e308, -746, -745.13, -0.0, 0.0, 709.79, 710.5, 1.7e308, inf, nan)
-        np.testing.assert_array_equal(got, [0, 0, 0, least, 1, 1, inf, inf, inf, inf, nan])
-        got = call("d_exp_nonpositive", -inf, -1.7e308, -746, -745.13, -0.0, 0.0, nan)
-        np.testing.assert_array_equal(got, [0, 0, 0, least, 1, 1, nan])
+        least, normal = 5e-324, 2.0**-1022
+        got = call("d_exp", -inf, -1.7e308, np.nextafter(-746, -inf), -746, -745.14, -745.13, -0.0, 0.0)
+        np.testing.assert_array_equal(got, [0, 0, 0, 0, 0, least, 1, 1])
+        got = call("d_exp", 709.782712893385, 710, np.nextafter(710, inf), 1.7e308, inf, nan, -nan)
+        np.testing.assert_array_equal(got, [inf, inf, inf, inf, inf, nan, nan])
+        got = call("d_exp_nonpositive", -inf, -1.7e308, -746, -745.14, -745.13, -0.0, 0.0, nan, -nan)
+        np.testing.assert_array_equal(got, [0, 0, 0, 0, least, 1, 1, nan, nan])
+        around = [np.nextafter(normal, 0), normal, np.nextafter(normal, 1)]
+        np.testing.assert_allclose(call("d_log", *around), np.log(around), rtol=1e-15)
         got = call("d_log", -inf, -1, -0.0, 0.0, least, 1, inf, nan)
         np.testing.assert_array_equal(got, [nan, nan, -inf, -inf, np.log(least), 0, inf, nan])
-        got = call("d_clamped_log", -inf, -1, -0.0, 0.0, 1e-320, 1, nan)
-        np.testing.assert_array_equal(got, [nan, nan, -100, -100, -100, 0, nan])
+        bound = np.exp(-100.0)
+        got = call("d_clamped_log", -inf, -1, -0.0, 0.0, 1e-320, 0.999 * bound, bound, 1, nan)
+        np.testing.assert_array_equal(got, [nan, nan, -100, -100, -100, -100, -100, 0, nan])
+        assert -99.9991 < call("d_clamped_log", 1.001 * bound)[0] < -99.9989
         got = call("d_clamped_log1m", -0.0, 0.0, 1e-320, 1, 1.5, inf, nan)
         np.testing.assert_array_equal(got, [0, 0, -1e-320, -100, nan, nan, nan])
         np.testing.assert_array_equal(

@@ -315,7 +315,7 @@ def _iwae(recon_x, z, **options):
         (
             lambda w: _iwae(w, w.expand(2, 3, 4)),
             ValueError,
-            r"IWAELoss: recon_x must have shape \(2, 3, 4\), z's samples of x's shape",
+            r"IWAELoss: recon_x must have shape \(2, 3, 4\), the shape of x for each sample of z",
         ),
         (lambda w: _iwae(w[None], w), ValueError, r"IWAELoss: z must have shape \(K, 3, 4\)"),
         (lambda w: _iwae(w[None], w[None], prior_mu=w[:2]), ValueError, "IWAELoss: prior_mu must be broadcastable"),

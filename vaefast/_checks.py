@@ -103,7 +103,7 @@ def batch_dims(function: str, value: object, name: str, tensor: Tensor) -> int:
 
 def flag(function: str, name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{function}: {name} must be True or False, got {value!r}")
+        raise TypeError(f"{function}: {name} must be a bool, got {_type_name(value)}")
     return value
 
 

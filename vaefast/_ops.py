@@ -31,7 +31,7 @@ try:
     from . import _C
 except ImportError as error:
     raise ImportError(
-        f"vaefast's compiled library, made for torch {_BUILT_FOR} and one version of Python, does not load in Python "
+        f"vaefast's compiled library, made for torch {_BUILT_FOR}, does not load in Python "
         f"{platform.python_version()} with torch {torch.__version__}. {_REBUILD} (The loader says: {error})"
     ) from error
 

@@ -260,8 +260,8 @@ def elbo_loss(
         return reference.elbo_loss(likelihood, operands, latent, *composite)
     compiling = torch.compiler.is_compiling()
     target_scale = traced_constant(target_scale)
-    if compiling and not isinstance(beta, Tensor) and beta != 1:  # a number, or torch.full, is a constant
-        beta = beta_tensor = beta * torch.ones((), device=latent[0].device)
+    if compiling and not isinstance(beta, Tensor) and beta != 1:  # torch.full would put its value into the graph, too
+        beta = beta_tensor = beta * torch.ones((), dtype=torch.float64, device=latent[0].device)
     options = mask, weight, *_kl_weight(weight, beta), reduction, batch_dims, target_scale
     own_grad = weight is not None and (weight.requires_grad or beta_tensor is not None)
     own_grad = own_grad or (beta_tensor is not None and beta_tensor.requires_grad)

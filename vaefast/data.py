@@ -145,9 +145,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _read_numpy(path: Path) -> np.ndarray:
-    with open(path, "rb") as file:  # of anything else numpy thinks as of a pickle, and says how to load it
-        if file.read(4) not in (b"\x93NUM", b"PK\3\4", b"PK\5\6"):
-            raise DataError(f"{path}: not a .npy, .npz or IDX file")
+    with open(path, "rb") as file:  # numpy takes anything else for a pickle, and advises to load it unsafely
+        if not file.read(6).startswith((b"\x93NUMPY", b"PK\3\4", b"PK\5\6")):
+            raise DataError(f"{path}: is not what its suffix says")
     loaded = np.load(path, allow_pickle=False)  # an array or an archive of arrays, whatever the suffix says
     if isinstance(loaded, np.ndarray):
         return loaded

@@ -4,8 +4,9 @@ Shapes: the first `batch_dims` dimensions of a tensor are the batch, written B b
 that a sample's sum runs over. `reduction` is "none" for one number per sample (B), "sum" for everything summed, "mean"
 for the mean over samples of those per-sample sums (never over D), and "elementwise" for no sum at all.
 
-float16 and bfloat16 operands are computed and reduced in float32, and the result is float32. Values are not checked: NaN
-and infinities propagate as IEEE arithmetic has it. TypeError, ValueError and NotImplementedError name what is wrong with
+A call computes, sums and answers in float64 if one of its operands other than the data x is float64, else in float32;
+samples z have the dtype of mu. Values are not checked: NaN and infinities propagate as IEEE arithmetic has it, and a
+difference that overflows counts as infinite. TypeError, ValueError and NotImplementedError name what is wrong with
 an argument's type, its shape or range, and its layout.
 """
 

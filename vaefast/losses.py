@@ -27,8 +27,8 @@ class ELBOLoss(nn.Module):
         likelihood: "bernoulli" (the decoder returns logits), "bernoulli_probs" (probabilities), "gaussian" (a mean, with
             unit variance, or a pair (mean, logvar)), another name that `likelihoods.by_name` knows, or an object of
             vaefast.likelihoods.
-        beta: weight of the KL (Higgins et al. 2017): a number, or a 0-dimensional tensor of the same device or the CPU. It
-            is a setting like the others, and no part of the module's state.
+        beta: weight of the KL (Higgins et al. 2017): a number, or a 0-dimensional tensor of the same device or the CPU,
+            which is no buffer: `.to()` does not move it, and state_dict() does not hold it.
         reduction: "mean", "sum" or "none".
         free_bits: nats of KL that are free (Kingma et al. 2016), in the meaning that `free_bits_per` names, see
             `functional.free_bits_kl`; by default each latent dimension's KL, averaged over the batch, counts as at least
@@ -130,7 +130,8 @@ class ELBOLoss(nn.Module):
         likelihood: Any = self._modules.get("likelihood") or self.likelihood
         if (
             (beta is weight is mask is prior_mu is prior_logvar is None)
-            and not (return_parts or self.inplace or self.validate or torch.compiler.is_compiling())
+            and return_parts is False
+            and not (self.inplace or self.validate or torch.compiler.is_compiling())
             and (self.free_bits is None and self.reduction in ("mean", "sum"))
             and (numbers := likelihood.numbers if isinstance(likelihood, Likelihood) else None) is not None
             and (z is None and self.estimator == "analytic")

@@ -98,7 +98,9 @@ def fit_and_ratio(
     first = recon_x[0] if isinstance(recon_x, (tuple, list)) and recon_x else recon_x
     shape = (z.shape[0], *x.shape)
     if getattr(p, "fused", False) and isinstance(first, Tensor) and first.shape != shape:
-        raise ValueError(f"{name}: recon_x must have shape {shape}, z's samples of x's shape, got {tuple(first.shape)}")
+        raise ValueError(
+            f"{name}: recon_x must have shape {shape}, the shape of x for each sample of z, got {tuple(first.shape)}"
+        )
     fit = p.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
     _checks.per_sample(name, "likelihood", fit, z.shape[:2])
     if prior is None:

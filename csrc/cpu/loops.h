@@ -24,7 +24,7 @@ struct Loops {
   Map value[Terms::size];  // no gradient
   Map first[Terms::size];  // value, and gradient by the first operand
   Map all[Terms::size];    // value, and gradient by every operand
-  // Of each row; pairs in T, then lanes in double, in a fixed order.
+  // to[r * stride] = the sum of row r: of pairs in T, then of lanes in double, in a fixed order
   void (*sums)(const T* x, int64_t rows, int64_t cols, double* to, int64_t stride);
   void (*multiply)(T* x, const T* by, int64_t n);    // x *= by
   void (*keep)(T* x, const T* mask, int64_t n);      // x = mask != 0 ? x : 0

@@ -80,13 +80,14 @@ inline double sum(const T* x, int64_t n) {
     for (int j = 0; j < lanes; ++j) even[j] += double(x[i + j]);
   double rest = 0;
   for (; i < n; ++i) rest += double(x[i]);
-  if (n < lanes) return rest;
+  if (n < lanes) return rest;  // the lanes are 0
   for (int j = 0; j < lanes; ++j) even[j] += odd[j];
   return (((even[0] + even[4]) + (even[2] + even[6])) + ((even[1] + even[5]) + (even[3] + even[7]))) + rest;
 }
 
 template <class T>
 void sums(const T* x, int64_t rows, int64_t cols, double* to, int64_t stride) {
+  // 0 + x, for a sum is never -0
   for (int64_t r = 0; r < rows; ++r) to[r * stride] = cols == 1 ? 0.0 + double(x[r]) : sum(x + r * cols, cols);
 }
 

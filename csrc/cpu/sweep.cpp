@@ -40,12 +40,15 @@ double sum_of(const double* row_sums, int64_t rows) {
 
 double total(const SweepArgs& a, const double* row_sums) {
   double sum = 0;
-  for (int64_t r = 0; r < a.rows && a.coef.data; ++r) {
-    double coef;
-    active_isa().wide.load[int(a.coef.dtype)](at(a.coef, r, 0), 0, 1, 1, &coef);
-    sum += coef * row_sums[r];
+  if (!a.coef.data) {
+    sum = sum_of(row_sums, a.rows);
+  } else {
+    for (int64_t r = 0; r < a.rows; ++r) {
+      double coef;
+      active_isa().wide.load[int(a.coef.dtype)](at(a.coef, r, 0), 0, 1, 1, &coef);
+      sum += coef * row_sums[r];
+    }
   }
-  if (!a.coef.data) sum = sum_of(row_sums, a.rows);
   return (a.addend ? *a.addend : 0) + a.scale * sum;
 }
 

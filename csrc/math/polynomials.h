@@ -1,5 +1,6 @@
 // The polynomials behind scalar.h's functions: minimax fits for float, interpolation in Chebyshev's points for double.
-// Errors are stated as powers of two relative to the function, of float and of double.
+// Errors are stated as powers of two, of float and of double, relative to the function that the polynomial is a part
+// of: exp, log1p, log(1 + f), and phi(x) = exp(x) - 1 - x.
 #pragma once
 
 #include "hd.h"
@@ -65,7 +66,7 @@ VAEFAST_HD double log1p_rest(double e) {
                     2.1611108104749426e-05});
 }
 
-// (log1p(f) - f + f^2/2) / f^3 for f in [sqrt(1/2) - 1, 1/2], 2^-28.8, and to sqrt(2) - 1, 2^-54
+// (log1p(f) - f + f^2/2) / f^3 for f in [sqrt(1/2) - 1, sqrt(2) - 1], 2^-28 and 2^-54
 VAEFAST_HD float log_rest(float f) {
   return polynomial(f, 0.333333194f,
                     {-0.250002712f, 0.200017855f, -0.16654025f, 0.142160729f, -0.126368776f, 0.121296376f,
@@ -80,7 +81,7 @@ VAEFAST_HD double log_rest(double f) {
        0.06362025303018654, -0.05959173018943104, 0.027053075892336406});
 }
 
-// (exp(x) - 1 - x) / x^2 for x in [-1, 1.75], 2^-28 and 2^-55
+// phi(x) / x^2 for x in [-1, 1.75], 2^-26 and 2^-55
 VAEFAST_HD float phi_rest(float x) {
   return polynomial(x, 0.5f,
                     {0.166666672f, 0.0416666269f, 0.00833327044f, 0.00138904259f, 0.000198513357f, 2.45869414e-05f,

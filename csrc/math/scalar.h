@@ -1,6 +1,6 @@
 // Branch-free elementary functions, float and double, made so that a compiler vectorizes their loops. Worst errors in
 // the comments are over all floats of the range, in units in the last place (ULP) of the true value; those of double
-// are no larger, but for logarithms, 1.1. tests/test_numerics.py measures both.
+// are like them, and of its logarithms 1.1. tests/test_numerics.py measures both.
 #pragma once
 
 #include <cmath>
@@ -11,21 +11,24 @@ namespace vaefast::math {
 
 constexpr double kLog2Pi = 1.8378770664093454835606594728112;
 
-// Of a type: its bits as an integer, how many of them are the mantissa's, the bias of its exponent, and log(2) in two
-// parts, of which an integer below 2^12 times the high one is exact.
+// Of a type: its bits as an integer, how many of them are the mantissa's, the bias of its exponent, its least normal
+// number, log(2) in two parts, of which an integer below 2^12 times the high one is exact, and bounds beyond which exp
+// is 0 and infinite.
 template <class T>
 struct Format;
 template <>
 struct Format<float> {
   using Bits = uint32_t;
   static constexpr int mantissa = 23, bias = 127;
-  static constexpr float ln2_high = 0.693115234375f, ln2_low = 3.19461833e-05f;
+  static constexpr float least_normal = 0x1p-126f, ln2_high = 0.693115234375f, ln2_low = 3.19461833e-05f;
+  static constexpr float exp_least = -104, exp_most = 89;
 };
 template <>
 struct Format<double> {
   using Bits = uint64_t;
   static constexpr int mantissa = 52, bias = 1023;
-  static constexpr double ln2_high = 0x1.62e42fefap-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
+  static constexpr double least_normal = 0x1p-1022, ln2_high = 0x1.62e42fefap-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
+  static constexpr double exp_least = -746, exp_most = 710;
 };
 template <class T>
 using Bits = typename Format<T>::Bits;
@@ -36,8 +39,8 @@ VAEFAST_HD double abs(double x) { return fabs(x); }
 VAEFAST_HD bool is_negative(float x) { return bit_cast<int32_t>(x) < 0; }
 VAEFAST_HD bool is_negative(double x) { return bit_cast<int64_t>(x) < 0; }
 
-// exp(y) = (1 + p) 2^k for y about where exp(y) is neither 0 nor infinite: returns p, in [-0.3, 0.42]. k + offset
-// stands in the low bits of `exponent`.
+// exp(y) = (1 + p) 2^k for y from exp_least to exp_most: returns p, in [-0.3, 0.42]. k + offset stands in the low bits
+// of `exponent`.
 template <int offset, class T>
 VAEFAST_HD T exp_reduced(T y, Bits<T>& exponent) {
   // Adding 1.5 * 2^mantissa rounds to an integer, which then stands in the low bits of the sum.
@@ -52,10 +55,10 @@ VAEFAST_HD T exp_reduced(T y, Bits<T>& exponent) {
 
 // exp(x) for every x: subnormal results rounded once, 0 below them, +inf where it overflows, NaN for NaN. 1.02 ULP.
 // With a bound on either side GCC repeats the comparisons, and two selections at the end it does not vectorize; so what
-// is above 89 is computed as it comes, in arithmetic that is defined, and not used.
+// is above exp_most is computed as it comes, in arithmetic that is defined, and not used.
 template <class T>
 VAEFAST_HD T exp(T x) {
-  constexpr T least = sizeof(T) == 4 ? -104 : -746, most = sizeof(T) == 4 ? 89 : 710;
+  constexpr T least = Format<T>::exp_least;
   const T bounded = x < least ? least : x;
   Bits<T> exponent;
   const T p = exp_reduced<2 * Format<T>::bias>(bounded, exponent);
@@ -63,13 +66,13 @@ VAEFAST_HD T exp(T x) {
   const Bits<T> half = exponent >> 1;
   const T scale = bit_cast<T>(half << Format<T>::mantissa);
   const T y = (scale + scale * p) * bit_cast<T>((exponent - half) << Format<T>::mantissa);
-  return x > most ? T(INFINITY) : y;
+  return x > Format<T>::exp_most ? T(INFINITY) : y;
 }
 
 // exp(x) for x <= 0 and NaN, cheaper: 2^k is made 2^64 too high, where it is normal for every k. 1.02 ULP.
 template <class T>
 VAEFAST_HD T exp_nonpositive(T x) {
-  constexpr T least = sizeof(T) == 4 ? -104 : -746;
+  constexpr T least = Format<T>::exp_least;
   const T y = x < least ? least : x;
   Bits<T> exponent;
   const T p = exp_reduced<Format<T>::bias + 64>(y, exponent);
@@ -142,7 +145,7 @@ constexpr T kToNormal = T(uint64_t(1) << Format<T>::mantissa);
 // log(x) for every x: -inf at 0, NaN below. 0.9 ULP.
 template <class T>
 VAEFAST_HD T log(T x) {
-  const bool subnormal = x < (sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022));
+  const bool subnormal = x < Format<T>::least_normal;
   const T y = log_normal(subnormal ? x * kToNormal<T> : x, subnormal ? -Format<T>::mantissa : 0);
   const T zero_or_less = x == T(0) ? -T(INFINITY) : T(NAN);
   return x > T(0) ? (x == T(INFINITY) ? x : y) : zero_or_less;

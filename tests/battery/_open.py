@@ -7,18 +7,11 @@ OPEN = {
     "never_worse: worse: sample by logvar": (1.25, "torch's exp is more accurate, by a quarter of an ULP"),
     "never_worse: worse: bernoulli_probs": (1.15, "torch's log is more accurate, by a quarter of an ULP"),
 }
-# Those that only the full form finds.
-OPEN_IN_FULL = {
-    "never_worse: worse: gaussian_kl, float64": (
-        1.01,
-        "its mean error of 0.08 u is larger by 0.2 %; its largest is 0.4 u, eager's is 17",
-    ),
-}
 
 
 def reason(name: str, figure: str) -> str | None:
     """Why the row "group: name" is not met; None where that is news."""
-    for begin, (most, why) in (OPEN | OPEN_IN_FULL).items():
+    for begin, (most, why) in OPEN.items():
         if name.startswith(begin) and float(figure.split()[0]) <= most:
             return why
     return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.native import ROOT
 
-from ._open import OPEN, OPEN_IN_FULL
+from ._open import OPEN
 
 OWN = ("date", "commit")  # of a group
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "battery.json", ROOT / "docs" / "trust.md"
@@ -61,7 +61,7 @@ Words that the tables use:
 def known(names: list[str]) -> str:
     """Why the rows with these names are not met."""
     reasons: dict[str, list[str]] = {}
-    for begin, (_, why) in (OPEN | OPEN_IN_FULL).items():
+    for begin, (_, why) in OPEN.items():
         if count := sum(name.startswith(begin) for name in names):
             reasons.setdefault(why, []).append(f"{begin.removeprefix('never_worse: worse: ')} ({count})")
     return "\n".join(f"- {', '.join(rows)}: {why}." for why, rows in reasons.items())

@@ -12,10 +12,10 @@
   F(log, std::log(x), log(x), 1e-45f, 3.4028235e38f, 1)                                                  \
   F(clamped_log, std::log(x), clamped_log(x), 4e-44f, 1.0f, 1)                                           \
   F(clamped_log1m, std::log1p(-x), clamped_log1m(x), 0.0f, 0.99999994f, -1)                              \
-  F(log1p, std::log1p(x), -minus_log1p(0, 0, x), 0.0f, 1.0f, 1)                                          \
+  F(log1p, std::log1p(x), -minus_log1p(0.0f, 0.0f, x), 0.0f, 1.0f, 1)                                    \
   F(phi, phi_of(x), phi(x, exp(x)), -3.4028235e38f, 88.72283f, 0)                                        \
   F(expm1, std::expm1(x), expm1(x, exp(x)), -3.4028235e38f, 88.72283f, 1)                                \
-  F(softplus_part, std::log1p(std::exp(x)), -minus_log1p(0, 0, exp_nonpositive(x)), -87.33654f, 0.0f, 1) \
+  F(softplus_part, std::log1p(std::exp(x)), -minus_log1p(0.0f, 0.0f, exp_nonpositive(x)), -87.33654f, 0.0f, 1) \
   F(sigmoid_part, std::exp(x) / (1 + std::exp(x)), sigmoid_of(x), -87.33654f, 0.0f, 1)                   \
   F(log_x_by_sinh, log_x_by_sinh_of(x), log_x_by_sinh(x, slope), -1.0f, 1.0f, 0)                         \
   F(its_slope, slope_of(x), (log_x_by_sinh(x, slope), slope), -1.0f, 1.0f, -1)
