@@ -195,7 +195,7 @@ def test_bad_input_is_one_line_and_touches_nothing(tmp_path, digits, capsys, mon
         ("train", "--data", "bad/sizes"): "images must be of one size",
         ("train", "--data", "bad/broken"): "cannot be read as an image",
         ("train", "--model", "conv", "--channels", "4,8,16,32"): "sides divisible by 16",
-        ("train", "--device", "nonsense"): "--device nonsense",
+        ("train", "--device", "nonsense"): "--device nonsense: is no device of torch's",
         ("train", "--out", digits): "exists already",
         ("train", "--out", digits / "config.json" / "run"): "config.json is no folder",
         ("train", "--model", "conv", "--channels", ""): "--channels needs one number for each stage",
@@ -221,6 +221,7 @@ def test_bad_input_is_one_line_and_touches_nothing(tmp_path, digits, capsys, mon
         ): "--hidden-dims must be positive whole numbers, with commas between, got '4,x'",
         ("train", "--likelihood", "x"): "vaefast train: --likelihood must be one of ",
         ("fly",): "command must be one of ",
+        ("train", "--fast"): "vaefast train: does not know --fast; vaefast train --help",
         (): "the following arguments are required: command",
     }.items():
         with pytest.raises(SystemExit) as exit_:

@@ -87,6 +87,13 @@ def _ending(*suffixes: str) -> Any:
 class _Parser(argparse.ArgumentParser):
     """One sentence for a mistake, in the words that --config has, instead of all that may be said."""
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, rest = self.parse_known_args(args, namespace)
+        if rest:
+            command = f"{self.prog} {parsed.command}"
+            self.exit(2, f"{command}: does not know {' '.join(rest)}; {command} --help says what may be said\n")
+        return parsed
+
     def error(self, message: str) -> NoReturn:
         message = re.sub(
             r"^argument (.*?): invalid (.*) value: (.*)$", r"\1 must be \2, got \3", message, flags=re.DOTALL

@@ -75,10 +75,14 @@ def choose_device(name: str) -> torch.device:
     """`auto`: this process's GPU where there is one, else the CPU."""
     if name != "auto":
         try:
-            torch.zeros(1, device=name).item()
+            device = torch.device(name)
+        except RuntimeError:
+            raise RunError(f"--device {name}: is no device of torch's, such as cpu or cuda:1") from None
+        try:
+            torch.zeros(1, device=device).item()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise RunError(f"--device {name}: {str(error).splitlines()[0]}") from None
-        return torch.device(name)
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cpu")

@@ -10,7 +10,7 @@ from tests.native import ROOT
 
 from ._open import OPEN
 
-OWN = ("date", "commit")  # of a group
+OWN = ("date", "commit", "cpu", "cpu_isa")  # of a group
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "battery.json", ROOT / "docs" / "trust.md"
 ABOUT = {
     "fuzz": "Random calls against float64: values, gradients, inputs left alone.",
@@ -27,23 +27,24 @@ ABOUT = {
 
 
 def merged(files: list[Path]) -> dict[str, Any]:
-    """Results of one machine and its versions, later ones over earlier ones; the committed file may come first. Each group
-    has its day and commit."""
+    """Results with one torch, later ones over earlier ones; the committed file may come first. Each group has its day, its
+    commit and its machine."""
     loaded = [json.loads(file.read_text()) for file in files]
-    machines = [{k: v for k, v in each["stamp"].items() if k not in OWN} for each in loaded]
-    if any(machine != machines[0] for machine in machines) or any(each.get("quick") for each in loaded):
-        raise SystemExit("the files are of several machines or versions, or of quick runs")
+    versions = [{k: v for k, v in each["stamp"].items() if k not in OWN} for each in loaded]
+    if any(version != versions[0] for version in versions) or any(each.get("quick") for each in loaded):
+        raise SystemExit("the files are of several versions or GPUs, or of quick runs")
     groups = {
         name: {**{key: each["stamp"][key] for key in OWN if key in each["stamp"]}, **group}
         for each in loaded
         for name, group in each["groups"].items()
     }
-    return {"stamp": machines[0], "groups": {name: groups[name] for name in ABOUT}}
+    return {"stamp": versions[0], "groups": {name: groups[name] for name in ABOUT}}
 
 
 INTRODUCTION = """\
-What vaefast promises, counted: `python -m tests.battery`, in full. {where}; {minutes:.0f} minutes. {met} of {rows} goals
-are met; the others are in bold. The command ends with 1 where a goal is missed that is not among the known ones:
+What vaefast promises, counted: `python -m tests.battery`, in full, with torch {torch}; {minutes:.0f} minutes. {met} of
+{rows} goals are met; the others are in bold. The command ends with 1 where a goal is missed that is not among the known
+ones:
 
 {known}
 
@@ -71,7 +72,7 @@ def page(results: dict[str, Any]) -> str:
     stamp, groups = results["stamp"], results["groups"]
     rows = {f"{name}: {row['name']}": row for name, group in groups.items() for row in group["rows"]}
     introduction = INTRODUCTION.format(
-        where=f"{stamp['cpu']}, {stamp['cpu_isa']}, torch {stamp['torch']}",
+        torch=stamp["torch"],
         minutes=sum(group["seconds"] for group in groups.values()) / 60,
         met=sum(row["met"] for row in rows.values()),
         rows=len(rows),
@@ -80,7 +81,8 @@ def page(results: dict[str, Any]) -> str:
     text = ["# Trust", "", introduction.rstrip()]
     for name, about in ABOUT.items():
         group = groups[name]
-        ran = f"{group['seconds'] / 60:.1f} minutes, {group['date']}, commit {group['commit']}"
+        where = f"{group['cpu']}, {group['cpu_isa']}"
+        ran = f"{group['seconds'] / 60:.1f} minutes, {group['date']}, commit {group['commit']}, {where}"
         text += ["", f"## {name}", "", f"{about} ({ran})", "", "| check | figure | goal |", "|---|---|---|"]
         for row in group["rows"]:
             cells = [row[key].replace("|", "\\|") for key in ("name", "figure", "goal")]
