@@ -1,4 +1,4 @@
-// The functions of csrc/math over arrays, for test_numerics.py and test_noise.py: compiled by them, without torch, with the
+// The functions of csrc/math over arrays, for test_elementary.py and test_noise.py: compiled by them, without torch, with the
 // flags of the package.
 #include "../csrc/math/half.h"
 #include "../csrc/math/philox.h"

@@ -35,7 +35,7 @@ MUTANTS = (
     Mutant("a factor", "csrc/math/terms.h", "d[1] = T(0.5) * math::expm1(logvar, e)", "d[1] = math::expm1(logvar, e)", TERMS),
     Mutant("a constant", "csrc/math/terms.h", "T(math::kLog2Pi) + logvar", "logvar", TERMS),
     Mutant("a guard", "csrc/math/terms.h", "miss == T(0) ? T(0) : size;", "size;", LOSSES),
-    Mutant("a clamp", "csrc/math/scalar.h", "least = 0x02d460f9", "least = 0x02d8c0f9", "tests/test_numerics.py"),
+    Mutant("a clamp", "csrc/math/scalar.h", "least = 0x02d460f9", "least = 0x02d8c0f9", "tests/test_elementary.py"),
     # loops, tiles and sums
     Mutant("one row short", "csrc/cpu/tiles.h", "(a.rows + rows_per_tile - 1) / rows_per_tile", "a.rows / rows_per_tile", TERMS),
     Mutant("a layout taken for another", "csrc/cpu/tiles.h", "(t.rows == 1 || v.row_stride == t.cols)", "true", TERMS),
