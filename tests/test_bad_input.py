@@ -61,7 +61,7 @@ WRONG = {
     "nested": (lambda: loss(recon_x=torch.nested.nested_tensor([LOGITS, LOGITS])), NotImplementedError, "recon_x is a nested tensor; pad it"),
     "mkldnn": (lambda: loss(recon_x=LOGITS.to_mkldnn()), NotImplementedError, "got torch._mkldnn"),
     "mu and logvar": (lambda: loss(logvar=torch.zeros(3, 3)), ValueError, r"logvar must have the shape of mu, \(3, 2\), got \(3, 3\)"),
-    "no logvar": (lambda: VF.gaussian_log_likelihood(LOGITS, X, None), TypeError, "gaussian_log_likelihood: logvar, if not a tensor, must be a number, got NoneType"),
+    "no logvar": (lambda: VF.gaussian_log_likelihood(LOGITS, X, None), TypeError, "gaussian_log_likelihood: logvar must be a number, got NoneType"),
     "logvar an int": (lambda: VF.gaussian_kl(MU, 0), TypeError, "gaussian_kl: logvar must be a torch.Tensor, got int"),
     "batches": (lambda: loss(mu=torch.zeros(5, 2), logvar=torch.zeros(5, 2)), ValueError, "the first dimension of both is the batch"),
     "beta NaN": (lambda: loss(module={"beta": math.nan}), ValueError, "beta must be a finite number of at least 0, got nan"),

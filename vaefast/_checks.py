@@ -248,7 +248,7 @@ def parameter(function: str, name: str, value: Tensor | float, other_name: str, 
     if isinstance(value, Tensor):
         tensor(function, name, value)
         return broadcast(function, name, value, other_name, other)
-    value = number(function, f"{name}, if not a tensor,", value)
+    value = number(function, name, value)
     dtype = torch.float64 if other.dtype is torch.float64 else torch.float32
     return other.new_full((), value, dtype=dtype)
 
