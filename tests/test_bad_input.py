@@ -23,6 +23,11 @@ def loss(recon_x=LOGITS, x=X, mu=MU, logvar=LOGVAR, likelihood="bernoulli", modu
     return ELBOLoss(likelihood, **(module or {}))(recon_x, x, mu, logvar, **options)
 
 
+class Own:
+    def log_prob(self, recon_x, x, **options):
+        return recon_x.sum(1)
+
+
 def spoiled():
     likelihood = likelihoods.Gaussian(learn_scale=True)
     torch.nn.init.constant_(likelihood.logvar, math.nan)
@@ -46,6 +51,7 @@ WRONG = {
     "devices": (lambda: loss(x=X.to("meta")), ValueError, "x is on meta but recon_x is on cpu"),
     "devices of the parts": (lambda: loss(mu=MU.to("meta"), logvar=LOGVAR.to("meta")), ValueError, "mu is on meta but x is on cpu"),
     "devices of elbo": (lambda: VF.elbo(LOGITS, X, MU.to("meta"), LOGVAR.to("meta")), ValueError, "elbo: mu is on meta but x is on cpu"),
+    "no x beside an own likelihood": (lambda: VF.elbo(LOGITS, None, MU, LOGVAR, likelihood=Own()), TypeError, "elbo: x must be a torch.Tensor, got NoneType"),
     "devices of samples": (lambda: IWAELoss()(LOGITS[None], X, *(t.to("meta") for t in (MU[None], MU, LOGVAR))), ValueError, "IWAELoss: mu is on meta but x is on cpu"),
     "a capacity's device": (lambda: VF.capacity_kl(MU[:, 0], torch.ones((), device="meta")), ValueError, "capacity_kl: capacity is on meta but kl is on cpu"),
     "pixels of samples": (lambda: VF.log_weights(LOGITS[None], X[:, :2], MU[None], MU, LOGVAR), ValueError, r"log_weights: recon_x must have shape \(1, 3, 2\), the shape of x for each sample of z, got \(1, 3, 4\)"),

@@ -335,7 +335,7 @@ def elbo(
     beta = _checks.beta(name, beta, "mu", mu)
     p = likelihoods.by_name(likelihood, target_scale=target_scale)
     log_likelihood = p.log_prob(recon_x, x, mask=mask, batch_dims=batch_dims)
-    _checks.same_device(name, "mu", mu, "x", x)
+    _checks.same_device(name, "mu", mu, "x", _checks.instance(name, "x", x))
     kl = _kl(latent, "none", _checks.batch_dims(name, batch_dims, "mu", mu))
     if log_likelihood.shape != kl.shape:
         raise ValueError(
