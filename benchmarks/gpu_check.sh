@@ -19,12 +19,12 @@ export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$(python -c 'import torch; p
 
 # Without dependencies, for machines that reach no package index; pytest and rich must be there.
 step install python -m pip install --no-build-isolation --no-deps -e .
-step cuda python -m pytest -q tests/test_cuda.py
-step tables python -m pytest -q --device cuda tests/test_terms.py tests/test_{losses,options,everyday,inplace}.py
+step cuda python -m pytest -q tests/ops/test_cuda.py
+step tables python -m pytest -q --device cuda tests/ops/test_term.py tests/losses/test_{elbo,options,inplace}.py tests/ops/test_fast_path.py
 for tool in memcheck racecheck initcheck synccheck; do
   # Torch's allocator would hide what lies beyond a tensor, and what was never written.
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 \
-    python -m pytest -q tests/test_cuda.py -k "loss_is_the_cpus or side_stream or are_the_cpus"
+    python -m pytest -q tests/ops/test_cuda.py -k "loss_is_the_cpus or side_stream or are_the_cpus"
 done
 step benchmarks python -m benchmarks --device cuda --json "$OUT/cuda.json"
 exit $failed

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vaefast
-from vaefast._ops import empty_cache
+from vaefast import empty_cache
 
 from .losses import variants
 

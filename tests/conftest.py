@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from vaefast import _ops
+from vaefast.ops import library
 
 
 def pytest_addoption(parser):
@@ -16,18 +16,18 @@ def pytest_addoption(parser):
 def _leave_no_trace(request):
     """Each test starts from one seed and leaves threads, instruction set and default device as they were."""
     torch.manual_seed(0)
-    threads, isa = torch.get_num_threads(), _ops.cpu_isa()
+    threads, isa = torch.get_num_threads(), library.cpu_isa()
     if request.config.getoption("--device") != "cpu":
         torch.set_default_device(request.config.getoption("--device"))
     yield
     torch.set_default_device(None)
     torch.set_num_threads(threads)
-    _ops.set_cpu_isa(isa)
+    library.set_cpu_isa(isa)
 
 
-@pytest.fixture(params=_ops.build_info()["cpu_isas"])
+@pytest.fixture(params=library.build_info()["cpu_isas"])
 def isa(request):
-    _ops.set_cpu_isa(request.param)
+    library.set_cpu_isa(request.param)
     return request.param
 
 
@@ -47,7 +47,7 @@ def gpu():
         if os.environ.get("VAEFAST_REQUIRE_CUDA") == "1":
             pytest.fail("VAEFAST_REQUIRE_CUDA=1, but torch sees no GPU")
         pytest.skip("torch sees no GPU")
-    assert "cuda" in _ops.DEVICES, "vaefast was compiled without its CUDA kernels"
+    assert "cuda" in library.DEVICES, "vaefast was compiled without its CUDA kernels"
     torch.set_default_device("cuda")
     return torch.device("cuda", torch.cuda.current_device())
 

@@ -11,7 +11,7 @@ import torch
 
 import vaefast
 from tests.battery.large import available
-from vaefast import ELBOLoss, IWAELoss, autograd, likelihoods
+from vaefast import ELBOLoss, IWAELoss, likelihoods, ops
 from vaefast import functional as VF
 from vaefast.priors import VampPrior
 
@@ -142,7 +142,7 @@ WRONG = {
     "values, probabilities": (lambda: loss(recon_x=LOGITS + 2, likelihood="bernoulli_probs", module={"validate": True}), ValueError, r"recon_x, of probabilities, must lie in \[0, 1\]"),
     "validate, no prediction": (lambda: loss(recon_x=None, likelihood="poisson", module={"validate": True}), TypeError, "Poisson: log_rate must be a torch.Tensor, got NoneType"),
     "validate, shapes": (lambda: loss(recon_x=MU, likelihood="poisson", module={"validate": True}, mask=X == 0), ValueError, r"recon_x is for data of shape \(3, 2\), got \(3, 4\)"),
-    "unknown term": (lambda: autograd.row_sum("poison", (MU, LOGVAR)), ValueError, "no term is named 'poison'; there are gaussian_kl"),
+    "unknown term": (lambda: ops.row_sum("poison", (MU, LOGVAR)), ValueError, "no term is named 'poison'; there are gaussian_kl"),
     "operand count": (lambda: torch.ops.vaefast.row_sum("bernoulli", [X], None, None, "sum", 1, 1.0, 0, True), ValueError, "bernoulli takes 2 operands, got 1"),
     "operand shape": (lambda: torch.ops.vaefast.row_sum("bernoulli", [X, MU], None, None, "sum", 1, 1.0, 0, True), ValueError, "operand 1 has shape"),
     "noise key": (lambda: torch.ops.vaefast.rsample([MU, LOGVAR], torch.zeros(1), -1, False, 1, None), ValueError, "a noise key is two int64"),

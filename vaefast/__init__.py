@@ -6,19 +6,19 @@
 from importlib.metadata import version as _version
 
 from . import functional, likelihoods, priors, schedules
-from ._ops import empty_cache
-from .builders import conv_vae, mlp_vae
 from .functional import ELBO
-from .iwae import IWAELoss
-from .losses import ELBOLoss
-from .model import VAE
+from .losses import ELBOLoss, IWAELoss
+from .model import VAE, conv_vae, mlp_vae
+from .ops import build_info, cpu_isa, empty_cache
 
 __all__ = [
     "ELBO",
     "ELBOLoss",
     "IWAELoss",
     "VAE",
+    "build_info",
     "conv_vae",
+    "cpu_isa",
     "empty_cache",
     "functional",
     "likelihoods",

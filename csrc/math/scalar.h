@@ -1,6 +1,6 @@
 // Branch-free elementary functions, float and double, made so that a compiler vectorizes their loops. Worst errors in
 // the comments are over all floats of the range, in units in the last place (ULP) of the true value; those of double
-// are like them, and of its logarithms 1.1. tests/test_elementary.py measures both.
+// are like them, and of its logarithms 1.1. tests/ops/test_elementary.py measures both.
 #pragma once
 
 #include <cmath>

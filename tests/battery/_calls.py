@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaefast import ELBOLoss, _ops, likelihoods
+from vaefast import ELBOLoss, likelihoods
 from vaefast import functional as VF
+from vaefast.ops import library
 
 from ._draw import ARITY, Call, Draw
 
@@ -49,7 +50,7 @@ def term(draw: Draw) -> Call:
     for each in wanted:
         each.tensor.requires_grad_()
     call.once = options["reduction"] in ("none", "elementwise")
-    _ops.set_cpu_isa(draw.isa)
+    library.set_cpu_isa(draw.isa)
     draw.backward({"value": CALLS[name](*(i.tensor for i in inputs), **options)}, wanted)
     return call
 
@@ -93,7 +94,7 @@ def loss(draw: Draw) -> Call:
     if options["inplace"]:
         first = first.clone()  # what is written over is no leaf
     call.once = options["reduction"] == "none"
-    _ops.set_cpu_isa(draw.isa)
+    library.set_cpu_isa(draw.isa)
     out = criterion(
         (first, *second) if second else first, x, latent[0].tensor, latent[1].tensor,
         **{i.name: i.tensor for i in [*latent[2:], *extra.values()]}, mask=mask, return_parts=parts,
@@ -120,7 +121,7 @@ def sample(draw: Draw) -> Call:
         rows = int(np.prod(shape[:batch_dims]))
         draw.use("gaussian_kl_pair" if given else "gaussian_kl", latent, rows, None, 1.0)
     z_shape = shape if count is None else (count, *shape)
-    _ops.set_cpu_isa(draw.isa)
+    library.set_cpu_isa(draw.isa)
     inputs, options = list(latent), {}
     if note("eps given", draw.chance(0.5)):
         eps = draw.input("eps", draw.values(z_shape, "real").to(torch.from_numpy(np.zeros(0, call.compute)).dtype))

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaefast import _ops
+from vaefast.ops import library
 
 from ._truth import FORMULAS
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# Of the terms whose exact values are known; tests/test_terms.py says which are not.
-ARITY = {term: arity for term, arity in _ops.build_info()["terms"].items() if term in FORMULAS}
-ISAS = _ops.build_info()["cpu_isas"]
+# Of the terms whose exact values are known; tests/ops/test_term.py says which are not.
+ARITY = {term: arity for term, arity in library.build_info()["terms"].items() if term in FORMULAS}
+ISAS = library.build_info()["cpu_isas"]
 UNIT_TARGET = ("bernoulli", "bernoulli_probs", "continuous_bernoulli")  # whose x lies in [0, 1]
 _INF, _NAN, _TINY, _MOST = np.inf, np.nan, 2.0**-126, 2.0**128 * (1 - 2.0**-24)
 _REAL = [0.0, -0.0, _INF, -_INF, _NAN, 1e-45, -1e-40, _TINY, _MOST, -_MOST, 1e20, -1e20, 88.7, -88.7, 104, -104, 1, -1]

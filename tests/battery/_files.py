@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vaefast import cli, training
+from vaefast import cli
+from vaefast.cli import training
 
 from . import Row
 

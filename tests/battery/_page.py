@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.native import ROOT
+from tests.support.native import ROOT
 
 from ._open import OPEN
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.native import ROOT
-from vaefast import cli, runs, training
+from tests.support.native import ROOT
+from vaefast import cli
+from vaefast.cli import runs, training
 
 from . import Row
 from ._processes import Child

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.cases import CASES
-from vaefast import ELBOLoss, _ops, autograd
+from tests.support.cases import CASES
+from vaefast import ELBOLoss, ops
 from vaefast import functional as VF
+from vaefast.ops import library
 
 from . import Row
 from ._truth import FORMULAS, exact
@@ -36,7 +37,7 @@ def configurations(
                 for reduction in ("none", "sum", "mean", "elementwise"):
 
                     def call(*t: Tensor, term: str = case.term, reduction: str = reduction) -> list[Tensor]:
-                        return with_gradients((autograd.row_sum(term, t, reduction=reduction),), list(t))
+                        return with_gradients((ops.row_sum(term, t, reduction=reduction),), list(t))
 
                     yield f"{case.term} {reduction}", operands, call
             latent = [t[: shape[0]] for t in CASES[0].operands((shape[0], 7), dtype, seed=8)]
@@ -67,10 +68,10 @@ def apart(n: int) -> Iterator[tuple[str, float]]:
         operands = case.operands((1, n), torch.float32, seed=4)
         truth = exact(case.term, [t.double().numpy().ravel() for t in operands], np.float32)
         results = {}
-        for isa in _ops.build_info()["cpu_isas"]:
-            _ops.set_cpu_isa(isa)
+        for isa in library.build_info()["cpu_isas"]:
+            library.set_cpu_isa(isa)
             every = (1 << len(operands)) - 1
-            value, grads = _ops.row_sum(case.term, operands, None, None, "elementwise", 0, 1.0, every, True)
+            value, grads = library.row_sum(case.term, operands, None, None, "elementwise", 0, 1.0, every, True)
             results[isa] = [t.double().numpy().ravel() for t in (value, *grads)]
         base = results.pop("baseline")
         for isa, got in results.items():
@@ -81,8 +82,8 @@ def apart(n: int) -> Iterator[tuple[str, float]]:
 def noise_apart(n: int) -> Iterator[tuple[str, float]]:
     """Standard normals of one key, in ULP of the baseline's, and of 0.05 below that, where cos and sin are absolute."""
     zero, results = torch.zeros(n), {}
-    for isa in _ops.build_info()["cpu_isas"]:
-        _ops.set_cpu_isa(isa)
+    for isa in library.build_info()["cpu_isas"]:
+        library.set_cpu_isa(isa)
         results[isa] = VF.reparameterize(zero, zero, generator=torch.Generator().manual_seed(6)).double()
     base = results.pop("baseline")
     for isa, z in results.items():
@@ -90,7 +91,7 @@ def noise_apart(n: int) -> Iterator[tuple[str, float]]:
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    threads, isa = torch.get_num_threads(), _ops.cpu_isa()
+    threads, isa = torch.get_num_threads(), library.cpu_isa()
     calls, different, written, repeats = 0, [], [], 100
     for name, inputs, call in configurations(SHAPES[:2] if quick else SHAPES):
         leaves = [t.requires_grad_() for t in inputs]
@@ -119,4 +120,4 @@ def rows(quick: bool) -> Iterator[Row]:
     )
     noise = max(noise_apart(100_000 if quick else 10_000_000), key=lambda pair: pair[1], default=("none", 0.0))
     yield Row("their noise against the baseline's", f"{noise[1]:.2f} ULP ({noise[0]})", "4 ULP", noise[1] <= 4)
-    _ops.set_cpu_isa(isa)
+    library.set_cpu_isa(isa)

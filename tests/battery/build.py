@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.utils import cpp_extension
 
-from tests.native import ROOT
+from tests.support.native import ROOT
 
 from . import Row
 from .sanitize import copy
@@ -55,7 +55,7 @@ def compilers(folder: str, quick: bool) -> Iterator[Row]:
             yield Row(compiler, "not installed", "no warning", False)
             continue
         extra = ["-fsyntax-only"] if quick else []
-        said = [line for f in sources for line in warnings(compiler, f, folder, f.parent.name == "ops", *extra)]
+        said = [line for f in sources for line in warnings(compiler, f, folder, "ops" in f.parts, *extra)]
         figure = f"{len(said)} warnings in {len(sources)} files{': ' + said[0] if said else ''}"
         yield Row(f"{compiler}: warnings", figure, "0", bool(sources) and not said)
         seen = len(warnings(compiler, planted, folder, False))

@@ -13,9 +13,9 @@ import mpmath
 import numpy as np
 import torch
 
-from tests import native
-from tests.native import ISA_FLAGS, package_flags
-from vaefast import _ops
+from tests.support import native
+from tests.support.native import ISA_FLAGS, package_flags
+from vaefast.ops import library
 
 from . import Row
 
@@ -55,11 +55,11 @@ class Found(ctypes.Structure):
 
 
 @functools.cache
-def library(isa: str) -> ctypes.CDLL:
+def compiled(isa: str) -> ctypes.CDLL:
     directory, compiler = tempfile.mkdtemp(), os.environ.get("CXX", "g++")
     reference, result = f"{directory}/reference.o", f"{directory}/exhaustive_{isa}.so"
     common = [compiler, "-std=c++17", "-fPIC", "-Wall", str(SOURCE)]
-    best = ISA_FLAGS[_ops.build_info()["cpu_isas"][-1]]
+    best = ISA_FLAGS[library.build_info()["cpu_isas"][-1]]
     subprocess.run([*common, "-O3", "-ffast-math", *best, "-DREFERENCE", "-c", "-o", reference], check=True)
     subprocess.run(
         [*common[:-1], *package_flags(), *ISA_FLAGS[isa], "-shared", common[-1], reference, "-o", result], check=True
@@ -74,7 +74,7 @@ def library(isa: str) -> ctypes.CDLL:
 def apply(isa: str, name: str, x: np.ndarray, prefix: str = "narrow") -> np.ndarray:
     x = np.ascontiguousarray(x, np.float32 if prefix == "narrow" else np.float64)
     out = np.empty_like(x)
-    getattr(library(isa), f"{prefix}_{name}")(
+    getattr(compiled(isa), f"{prefix}_{name}")(
         x.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(x.size)
     )
     return out
@@ -83,7 +83,7 @@ def apply(isa: str, name: str, x: np.ndarray, prefix: str = "narrow") -> np.ndar
 def words(seed: int, offset: int, first: int, blocks: int) -> np.ndarray:
     out = np.empty(4 * blocks, np.uint32)
     numbers = ctypes.c_uint64(seed), ctypes.c_uint64(offset), ctypes.c_uint64(first), ctypes.c_int64(blocks)
-    library("baseline").words(*numbers, out.ctypes.data_as(ctypes.c_void_p))
+    compiled("baseline").words(*numbers, out.ctypes.data_as(ctypes.c_void_p))
     return out
 
 
@@ -137,10 +137,10 @@ def rows(quick: bool) -> Iterator[Row]:
     error = reference_error(100 if quick else 2_000)
     yield Row("the doubles themselves, against 50 digits", f"{error:.1e} ULP of float32", "1e-4 ULP", error < 1e-4)
     step = 4099 if quick else 1
-    for isa in _ops.build_info()["cpu_isas"]:
+    for isa in library.build_info()["cpu_isas"]:
         for name, bound in WORST.items():
             found = Found()
-            getattr(library(isa), f"check_{name}")(ctypes.c_int64(step), ctypes.byref(found))
+            getattr(compiled(isa), f"check_{name}")(ctypes.c_int64(step), ctypes.byref(found))
             figure = f"{found.worst:.3f} ULP at {found.where!r} of {found.checked:,} floats"
             if name in RISING:
                 figure += f"; {found.drops:,} neighbours in the wrong order, by {found.drop:.1f} ULP at most"
@@ -148,9 +148,9 @@ def rows(quick: bool) -> Iterator[Row]:
                       found.worst <= bound and found.drop <= 1)  # fmt: skip
         different = sum(halves(isa, dtype, 2**14 if quick else 2**24, 257 if quick else 1) for dtype in HALVES)
         yield Row(f"to bfloat16 and float16, {isa}", f"{different} floats unlike torch's", "0", different == 0)
-        turns = library(isa).check_turns(ctypes.c_int64(9973 if quick else 1))
+        turns = compiled(isa).check_turns(ctypes.c_int64(9973 if quick else 1))
         yield Row(f"cos and sin of turns, {isa}", f"{turns:.2f} x 2^-24", "2 x 2^-24", turns <= 2)
-        wrong = {n: getattr(library(isa), f"limits_{n}")(ctypes.c_int64(step)) for n in LIMITS}
+        wrong = {n: getattr(compiled(isa), f"limits_{n}")(ctypes.c_int64(step)) for n in LIMITS}
         figure = f"{sum(wrong.values())} of {4 * 2**32 // step:,} patterns"
         yield Row(f"limits of {', '.join(LIMITS)}, {isa}", figure, "0", not any(wrong.values()))
         edges = np.array([-_INF, -1000, -0.0, 0.0, 1000, _INF, _NAN], np.float32)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from tests.native import ROOT
+from tests.support.native import ROOT
 
 from . import Row
 
@@ -51,7 +51,7 @@ def elsewhere(module: str, *arguments: object) -> Iterator[Row]:
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    files = sorted((ROOT / "vaefast").glob("*.py"))
+    files = sorted((ROOT / "vaefast").rglob("*.py"))
     found = [f"{name} in {file.name}" for file in files for name in unsafe(file.read_text())]
     yield Row("calls that unpickle", f"{', '.join(found) or 0} in {len(files)} modules", "0", bool(files) and not found)
     seen = sum(bool(unsafe(each)) for each in PLANTED)

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from tests.native import ROOT
-from vaefast import _ops
+from tests.support.native import ROOT
+from vaefast.ops import library
 
 from . import Row
 from ._calls import make
@@ -78,14 +78,14 @@ def faults(call: Call, truth: Sequence[Exact]) -> Iterator[str]:
 
 
 def run(indices: Sequence[int]) -> Iterator[tuple[Call, list[str]]]:
-    isa = _ops.cpu_isa()
+    isa = library.cpu_isa()
     with np.errstate(all="ignore"):
         for start in range(0, len(indices), CHUNK):
             calls = [make(SEED, i) for i in indices[start : start + CHUNK]]
             exact_values = truths(calls)
             for call in calls:
                 yield call, list(faults(call, exact_values[call.index]))
-    _ops.set_cpu_isa(isa)
+    library.set_cpu_isa(isa)
 
 
 def rows(quick: bool) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.native import ROOT
+from tests.support.native import ROOT
 
 from . import Row
 
@@ -28,14 +28,14 @@ class Mutant:
         return (ROOT / self.file).read_text().count(self.right) == 1
 
 
-TERMS, LOSSES = "tests/test_terms.py", "tests/test_losses.py tests/test_options.py"
+TERMS, LOSSES = "tests/ops/test_term.py", "tests/losses/test_elbo.py tests/losses/test_options.py"
 MUTANTS = (
     # formulas
     Mutant("a sign", "csrc/math/terms.h", "d[0] = negative ? miss - q : q - miss", "d[0] = negative ? miss - q : q + miss", TERMS),
     Mutant("a factor", "csrc/math/terms.h", "d[1] = T(0.5) * math::expm1(logvar, e)", "d[1] = math::expm1(logvar, e)", TERMS),
     Mutant("a constant", "csrc/math/terms.h", "T(math::kLog2Pi) + logvar", "logvar", TERMS),
     Mutant("a guard", "csrc/math/terms.h", "miss == T(0) ? T(0) : size;", "size;", LOSSES),
-    Mutant("a clamp", "csrc/math/scalar.h", "least = 0x02d460f9", "least = 0x02d8c0f9", "tests/test_elementary.py"),
+    Mutant("a clamp", "csrc/math/scalar.h", "least = 0x02d460f9", "least = 0x02d8c0f9", "tests/ops/test_elementary.py"),
     # loops, tiles and sums
     Mutant("one row short", "csrc/cpu/tiles.h", "(a.rows + rows_per_tile - 1) / rows_per_tile", "a.rows / rows_per_tile", TERMS),
     Mutant("a layout taken for another", "csrc/cpu/tiles.h", "(t.rows == 1 || v.row_stride == t.cols)", "true", TERMS),
@@ -43,32 +43,32 @@ MUTANTS = (
     Mutant("a mask without its gradients", "csrc/cpu/runner.h", "for (int k = 0; k < computed; ++k) loops_.keep", "for (int k = 1; k < computed; ++k) loops_.keep", LOSSES),
     Mutant("a tail dropped", "csrc/cpu/loops.inl", "  for (; i < n; ++i) rest += double(x[i]);", "", TERMS),
     Mutant("a scale ignored", "csrc/cpu/loops.inl", "to[i] = T(widen(from[i])) * factor;", "to[i] = T(widen(from[i]));", LOSSES),
-    Mutant("a missing load of nothing", "csrc/cpu/loops.inl", "n == 0 ? T(0) : ", "", "tests/test_noise.py"),
-    Mutant("a chunk prepared in another's place", "csrc/cpu/runner.h", "prepare(operand, size, value_ + begin);", "prepare(operand, size, value_);", "tests/test_cpu.py"),
-    Mutant("parts that nobody finishes", "csrc/cpu/sweep.cpp", "k < own + parts", "k < own + 1", "tests/test_cpu.py"),
-    Mutant("tiles that run twice", "csrc/cpu/sweep.cpp", "next.fetch_add(kGrain, ", "next.fetch_add(kGrain - 1, ", "tests/test_cpu.py"),
+    Mutant("a missing load of nothing", "csrc/cpu/loops.inl", "n == 0 ? T(0) : ", "", "tests/ops/test_sample.py"),
+    Mutant("a chunk prepared in another's place", "csrc/cpu/runner.h", "prepare(operand, size, value_ + begin);", "prepare(operand, size, value_);", "tests/ops/test_cpu.py"),
+    Mutant("parts that nobody finishes", "csrc/cpu/sweep.cpp", "k < own + parts", "k < own + 1", "tests/ops/test_cpu.py"),
+    Mutant("tiles that run twice", "csrc/cpu/sweep.cpp", "next.fetch_add(kGrain, ", "next.fetch_add(kGrain - 1, ", "tests/ops/test_cpu.py"),
     # noise
-    Mutant("nine rounds", "csrc/cpu/loops.inl", "rounds<5, 10>(seed)", "rounds<5, 9>(seed)", "tests/test_noise.py"),
-    Mutant("noise from the tile", "csrc/cpu/runner.h", "uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col)", "uint64_t(t.col)", "tests/test_noise.py"),
-    Mutant("every chunk's noise that of the first", "csrc/cpu/runner.h", "first / 4 + b, std::min", "first / 4, std::min", "tests/test_cpu.py"),
-    Mutant("one key for all", "csrc/ops/cpu.cpp", "words[0] = int64_t(g->random64());", "words[0] = 42;", "tests/test_noise.py"),
+    Mutant("nine rounds", "csrc/cpu/loops.inl", "rounds<5, 10>(seed)", "rounds<5, 9>(seed)", "tests/ops/test_sample.py"),
+    Mutant("noise from the tile", "csrc/cpu/runner.h", "uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col)", "uint64_t(t.col)", "tests/ops/test_sample.py"),
+    Mutant("every chunk's noise that of the first", "csrc/cpu/runner.h", "first / 4 + b, std::min", "first / 4, std::min", "tests/ops/test_cpu.py"),
+    Mutant("one key for all", "csrc/ops/cpu.cpp", "words[0] = int64_t(g->random64());", "words[0] = 42;", "tests/ops/test_sample.py"),
     # operators and autograd
     Mutant("the sum for the mean", "csrc/ops/ops.cpp", "return 1.0 / double(rows);", "return 1.0;", LOSSES),
     Mutant("beta dropped", "csrc/ops/ops.cpp", "kl.set_coef(scale * beta, kl_weight);", "kl.set_coef(scale, kl_weight);", LOSSES),
     Mutant("upstream ignored", "csrc/ops/autograd.cpp", "      scale.call(grads, grad);\n", "", LOSSES),
     Mutant("gradients given away twice", "csrc/ops/autograd.cpp", 'ctx->saved_data["has_gradients"] = false;', "", LOSSES),
-    Mutant("a second pass over constants", "vaefast/_vjp.py", "    if torch.compiler.is_compiling():\n        return False\n", "", "tests/test_compose.py -k double_backward"),
-    Mutant("transforms unseen", "vaefast/_paths.py", "in _ops.DEVICES and not transformed()", "in _ops.DEVICES", "tests/test_compose.py -k eager"),
-    Mutant("a subclass taken for its base", "vaefast/densities.py", 'vars(cls).get("numbers")', "cls.numbers", "tests/test_everyday.py"),
-    Mutant("an optimal scale taken for a fixed one", "vaefast/densities.py", ' and not getattr(self, "optimal_scale", False)', "", "tests/test_everyday.py"),
-    Mutant("a float number beside doubles", "csrc/ops/autograd.cpp", "recon_x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat", "at::kFloat", "tests/test_everyday.py"),
-    Mutant("a result that Python kept, written over", "vaefast/_paths.py", "return len(node._raw_saved_tensors) > 0", "return False", "tests/test_inplace.py"),
+    Mutant("a second pass over constants", "vaefast/ops/vjp.py", "    if torch.compiler.is_compiling():\n        return False\n", "", "tests/matrix/test_compose.py -k double_backward"),
+    Mutant("transforms unseen", "vaefast/ops/dispatch.py", "in library.DEVICES and not transformed()", "in library.DEVICES", "tests/matrix/test_compose.py -k eager"),
+    Mutant("a subclass taken for its base", "vaefast/likelihoods/base.py", 'vars(cls).get("numbers")', "cls.numbers", "tests/ops/test_fast_path.py"),
+    Mutant("an optimal scale taken for a fixed one", "vaefast/likelihoods/location_scale.py", ' and not getattr(self, "optimal_scale", False)', "", "tests/ops/test_fast_path.py"),
+    Mutant("a float number beside doubles", "csrc/ops/autograd.cpp", "recon_x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat", "at::kFloat", "tests/ops/test_fast_path.py"),
+    Mutant("a result that Python kept, written over", "vaefast/ops/dispatch.py", "return len(node._raw_saved_tensors) > 0", "return False", "tests/losses/test_inplace.py"),
     # objectives
-    Mutant("log K", "vaefast/objectives.py", "return log_w.logsumexp(0) - math.log(log_w.shape[0])", "return log_w.logsumexp(0)", "tests/test_objectives.py"),
-    Mutant("dreg for standard", "vaefast/iwae.py", "if self.gradient == \"dreg\" and z.requires_grad", "if False and z.requires_grad", "tests/test_objectives.py"),
-    Mutant("free bits of each element", "vaefast/kl.py", "means.clamp(min=free_bits).sum()", "kl.clamp(min=free_bits).sum(1).mean()", "tests/test_kl.py tests/test_options.py"),
+    Mutant("log K", "vaefast/functional/bounds.py", "return log_w.logsumexp(0) - math.log(log_w.shape[0])", "return log_w.logsumexp(0)", "tests/functional/test_objectives.py"),
+    Mutant("dreg for standard", "vaefast/losses/iwae.py", "if self.gradient == \"dreg\" and z.requires_grad", "if False and z.requires_grad", "tests/functional/test_objectives.py"),
+    Mutant("free bits of each element", "vaefast/functional/kl.py", "means.clamp(min=free_bits).sum()", "kl.clamp(min=free_bits).sum(1).mean()", "tests/functional/test_kl.py tests/losses/test_options.py"),
     # runs
-    Mutant("a run without its optimizer", "vaefast/runs.py", "    optimizer.load_state_dict(record)\n", "", "tests/test_distributed.py -k exact"),
+    Mutant("a run without its optimizer", "vaefast/cli/runs.py", "    optimizer.load_state_dict(record)\n", "", "tests/cli/test_distributed.py -k exact"),
 )  # fmt: skip
 
 

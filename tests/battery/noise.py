@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from tests import native
-from vaefast.autograd import _noise
+from tests.support import native
+from vaefast.ops.sample import _noise
 
 from . import Row
 from .exhaustive import words

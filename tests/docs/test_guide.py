@@ -1,0 +1,187 @@
+"""The guide in docs/: every block of its pages runs and its outputs are right, it builds without a warning, and it has what it
+promises. `<!-- needs PACKAGE -->` before a block skips the block where the package is missing."""
+
+import doctest
+import importlib.util
+import re
+import runpy
+import subprocess
+import sys
+import zlib
+
+import pytest
+import torch
+
+import vaefast
+from tests.support.native import ROOT
+
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"^(?:<!-- needs (\w+) -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def run_page(text: str, name: str) -> tuple[int, set[str]]:
+    """Runs a page's blocks in one namespace; (how many ran, the packages that others lacked)."""
+    namespace: dict = {"__name__": "guide"}
+    ran, missing = 0, set()
+    for match in BLOCK.finditer(text):
+        package, source = match.groups()
+        line = text.count("\n", 0, match.start(2))
+        if package and importlib.util.find_spec(package) is None:
+            missing.add(package)
+        elif source.startswith(">>> "):
+            test = doctest.DocTestParser().get_doctest(source, namespace, name, name, line)
+            complaints: list[str] = []
+            doctest.DocTestRunner(verbose=False, optionflags=FLAGS).run(test, out=complaints.append, clear_globs=False)
+            assert not complaints, "".join(complaints)
+            namespace.update(test.globs)  # a DocTest works on a copy
+            ran += 1
+        else:
+            exec(compile("\n" * line + source, name, "exec"), namespace)
+            ran += 1
+    return ran, missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_run(page):
+    torch.set_num_threads(1)  # small tensors; conftest restores it
+    text = (ROOT / "docs" / page).read_text()
+    assert len(BLOCK.findall(text)) == text.count("```python")  # none is hidden by an indent
+    ran, missing = run_page(text, page)
+    if missing:
+        pytest.skip(f"{ran} blocks ran; those that need {', '.join(missing)} did not")
+
+
+def test_a_wrong_output_and_a_failing_block_are_seen():
+    right = "```python\nx = 1\n```\n\n```python\n>>> x + 1\n2\n```\n"
+    assert run_page(right, "page") == (2, set())
+    with pytest.raises(AssertionError, match="Expected"):
+        run_page(right.replace("\n2\n", "\n3\n"), "page")
+    with pytest.raises(ZeroDivisionError):
+        run_page(right.replace("x = 1", "x = 1 / 0"), "page")
+    lacking = "<!-- needs a_package_that_is_not_here -->\n```python\nx = 1 / 0\n```\n" + right
+    assert run_page(lacking, "page") == (2, {"a_package_that_is_not_here"})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_fits_the_column(page):
+    """92 characters are what the theme shows without scrolling."""
+    for _, source in BLOCK.findall((ROOT / "docs" / page).read_text()):
+        assert max(map(len, source.splitlines())) <= 92, source
+
+
+QUESTIONS_PAGE = (ROOT / "docs" / "questions.md").read_text()
+QUESTIONS = re.findall(r"^### (.+)$", QUESTIONS_PAGE, re.MULTILINE)
+
+
+def test_the_index_lists_every_question_once():
+    """In order; the links are the build's to check."""
+    assert re.findall(r"^- \[(.+)\]\(#\S+\)$", QUESTIONS_PAGE.partition("\n```")[0], re.MULTILINE) == QUESTIONS
+    assert len(set(QUESTIONS)) == len(QUESTIONS) > 40
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_has_an_answer(question):
+    answer = QUESTIONS_PAGE.partition(f"\n### {question}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
+    assert len(BLOCK.sub("", answer).split()) >= 15
+
+
+PROSE = ["README.md", "CONTRIBUTING.md", *(f"docs/{page}" for page in PAGES)]
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_the_tests_and_files_that_are_named_exist(page):
+    text = (ROOT / page).read_text()
+    source = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    names = set(re.findall(r"`(test_\w+)`", text))
+    assert not {name for name in names if f"def {name}(" not in source}
+    paths = set(re.findall(r"`((?:csrc|vaefast|tests|docs|examples|benchmarks)/[\w./-]*)`", text))
+    assert not {path for path in paths if not (ROOT / path).exists()}
+
+
+def documented() -> set[str]:
+    """The names that the reference asks autodoc for."""
+    names = set()
+    for page in PAGES:
+        module = ""
+        for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)$", (ROOT / "docs" / page).read_text(), re.MULTILINE):
+            if kind == "currentmodule":
+                module = f"{name}."
+            elif kind.startswith("auto"):
+                names.add(name if name.startswith("vaefast.") else module + name)
+    return names
+
+
+def public() -> set[str]:
+    modules = ("functional", "likelihoods", "priors", "schedules")
+    names = {f"vaefast.{name}" for name in vaefast.__all__ if name not in (*modules, "ELBO")}
+    return names | {f"vaefast.{m}.{name}" for m in modules for name in getattr(vaefast, m).__all__}
+
+
+def test_the_reference_has_every_public_name():
+    assert public() - documented() == set()
+
+
+def test_the_reference_has_every_name_of_the_readmes_tables():
+    section = (ROOT / "README.md").read_text().partition("\n## Functions\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`[^|]*)", section.replace("\\|", "/"), re.MULTILINE)
+    names = {code.partition("(")[0].split(".")[-1] for cell in cells for code in re.findall(r"`([^`]+)`", cell)}
+    names -= {"functional"}  # the table's head
+    assert len(names) > 40
+    assert names - {name.split(".")[-1] for name in documented()} == set()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    for package in ("sphinx", "furo", "myst_parser"):
+        pytest.importorskip(package)
+    out = tmp_path_factory.mktemp("guide")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(out / "trees")]
+    run = subprocess.run([*command, str(ROOT / "docs"), str(out / "html")], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return out / "html"
+
+
+def test_it_builds_without_a_warning(built):
+    assert {path.stem for path in built.glob("*.html")} >= {page.removesuffix(".md") for page in PAGES}
+    assert (built / "_images" / "two_things.png").exists()
+
+
+def test_the_reference_holds_what_it_names(built):
+    """In the built page's inventory, and with the docstring's text."""
+    inventory = zlib.decompress((built / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode()
+    objects = {line.split()[0] for line in inventory.splitlines() if line.split()[1].startswith("py:")}
+    assert public() - objects == set()
+    assert "appendix B, rearranged so that nothing" in (built / "api_functional.html").read_text()
+
+
+def test_the_two_things(tmp_path, capsys, monkeypatch):
+    """The script of docs/two_things.png: its closed forms agree with vaefast's estimates, its maximum with PCA's, and its figures
+    with the page."""
+    for package in ("matplotlib", "sklearn"):
+        pytest.importorskip(package)
+    from sklearn.decomposition import PCA
+
+    torch.set_num_threads(1)
+    file, page = ROOT / "docs" / "two_things.py", (ROOT / "docs" / "from_the_elbo_to_code.md").read_text()
+    assert "\npython docs/two_things.py\n" in page and "](two_things.png)" in page
+    monkeypatch.setattr(sys, "argv", [str(file), "--epochs", "10", "--out", str(tmp_path / "two_things.png")])
+    script = runpy.run_path(str(file), run_name="__main__")
+    first, *_, most = capsys.readouterr().out.strip().splitlines()
+    assert f"\n{first}\n" in page and f"\n{most}\n" in page
+    assert (tmp_path / "two_things.png").stat().st_size > 10_000
+
+    curve, most = script["train"](10)
+    assert curve[-1][0] > curve[0][0] + 25 and curve[-1][1] < curve[0][1] / 10
+    assert all(log_px < most and gap > 0 for log_px, gap in curve)
+    x = script["data"].load("digits").train.flatten(1)
+    assert most == pytest.approx(PCA(script["LATENT"]).fit(x.double().numpy()).score(x.double().numpy()), abs=1e-3)
+
+    torch.manual_seed(0)
+    vae = vaefast.mlp_vae(
+        (64,), script["LATENT"], hidden_dims=(), likelihood=vaefast.likelihoods.Gaussian(learn_scale=True)
+    )
+    with torch.no_grad():
+        log_px, gap = script["exact"](vae, x)
+        bound = torch.stack([vae.elbo(x).elbo.mean() for _ in range(40)])
+    assert bound.mean().item() == pytest.approx(log_px - gap, abs=6 * (bound.std() / 40**0.5).item())

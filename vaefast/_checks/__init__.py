@@ -1,0 +1,52 @@
+"""What arguments may be, said once. A message names the function, the argument, what it got and what it expected."""
+
+from .operands import encoded, latent, parameter, prediction, same_batch, sample
+from .options import (
+    ALL_REDUCTIONS,
+    REDUCTIONS,
+    batch_dims,
+    beta,
+    choice,
+    flag,
+    generator,
+    integer,
+    num_samples,
+    number,
+    positive,
+    prior,
+    reduction,
+    sizes,
+)
+from .tensors import broadcast, dense, instance, mask, per_sample, same_device, same_shape, tensor, weight
+
+__all__ = [
+    "ALL_REDUCTIONS",
+    "REDUCTIONS",
+    "batch_dims",
+    "beta",
+    "broadcast",
+    "choice",
+    "dense",
+    "encoded",
+    "flag",
+    "generator",
+    "instance",
+    "integer",
+    "latent",
+    "mask",
+    "num_samples",
+    "number",
+    "parameter",
+    "per_sample",
+    "positive",
+    "prediction",
+    "prior",
+    "reduction",
+    "same_device",
+    "same_shape",
+    "same_batch",
+    "sample",
+    "sizes",
+    "tensor",
+    "weight",
+]

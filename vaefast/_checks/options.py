@@ -1,0 +1,123 @@
+"""What an option may be: numbers, words, flags, and objects such as a generator or a prior."""
+
+import math
+import sys
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from .tensors import same_device, tensor, type_name
+
+_LARGEST = sys.float_info.max
+REDUCTIONS = ("none", "sum", "mean")
+ALL_REDUCTIONS = (*REDUCTIONS, "elementwise")
+# A private name of torch, which says whether a backward pass is running. A torch without it says "no": then `generator`
+# below does not notice a forward pass that torch.utils.checkpoint repeats.
+_graph_task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+
+
+def batch_dims(function: str, value: object, name: str, tensor: Tensor) -> int:
+    """The number of leading dimensions that the result keeps. A 0-dimensional tensor is one sample of one element."""
+    value = integer(f"{function}: batch_dims", value, 0)
+    if tensor.dim() == 0:
+        return 0
+    if value > tensor.dim():
+        raise ValueError(
+            f"{function}: batch_dims must be between 0 and {tensor.dim()}, the dimensions of {name}, got {value}"
+        )
+    return value
+
+
+def flag(function: str, name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{function}: {name} must be a bool, got {type_name(value)}")
+    return value
+
+
+def choice(function: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        got = type_name(value) if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"{function}: {name} must be one of {', '.join(map(repr, allowed))}, got {got}")
+
+
+def reduction(function: str, value: object, allowed: tuple[str, ...] = REDUCTIONS) -> None:
+    choice(function, "reduction", value, allowed)
+
+
+def number(function: str, name: str, value: object, *, minimum: float = -math.inf) -> float:
+    """A finite number of at least `minimum`, as an int or a float of Python's own: a Fraction multiplies no tensor."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
+        raise TypeError(f"{function}: {name} must be a number, got {type_name(value)}")
+    if not (minimum <= value <= _LARGEST and value >= -_LARGEST):  # type: ignore[operator] # torch.compile traces this
+        bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
+        raise ValueError(f"{function}: {name} must be a finite number{bound}, got {value}")
+    is_own = type(value) is float or (type(value) is int and -(2**53) <= value <= 2**53)  # torch takes no longer ints
+    return value if is_own else float(value)  # type: ignore[return-value]
+
+
+def integer(name: str, value: object, minimum: int) -> int:
+    """An int of at least `minimum`, numpy's too; `name` is of function and argument, "vaefast.VAE.sample: n"."""
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)):
+        raise TypeError(f"{name} must be an int, got {type_name(value)}")
+    if value < minimum:
+        raise ValueError(f"{name} must be an int of at least {minimum}, got {value}")
+    return value if isinstance(value, int) else int(value)
+
+
+def sizes(function: str, name: str, value: object, *, empty: bool = True) -> tuple[int, ...]:
+    """A shape, or the widths of layers; none of more than 2^20, so that products of a few stay within 64 bits."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"{function}: {name} must be a sequence of ints, got {type_name(value)}")
+    if len(value) == 0 and not empty:
+        raise ValueError(f"{function}: {name} must hold at least one int, got {value!r}")
+    whole = tuple(integer(f"{function}: each of {name}", size, 1) for size in value)
+    if max(whole, default=0) > 2**20:
+        raise ValueError(f"{function}: each of {name} must be an int of at most 2^20, got {max(whole)}")
+    return whole
+
+
+def positive(function: str, name: str, value: object) -> float:
+    value = number(function, name, value)
+    if not value > 0:
+        raise ValueError(f"{function}: {name} must be positive, got {value}")
+    return value
+
+
+def beta(function: str, value: object, other_name: str = "", other: Tensor | None = None) -> float | Tensor:
+    """A number, or a 0-dimensional floating tensor whose value is not looked at, on the device of `other`."""
+    if not isinstance(value, Tensor):
+        return number(function, "beta", value, minimum=0.0)
+    tensor(function, "beta", value)
+    if value.dim() != 0:
+        raise ValueError(f"{function}: beta must be a number or a 0-dimensional tensor, got shape {tuple(value.shape)}")
+    if other is not None and value.device.type != "cpu":  # a 0-dimensional CPU tensor works with tensors of any device
+        same_device(function, "beta", value, other_name, other)
+    return value
+
+
+def generator(function: str, value: object, device: torch.device) -> None:
+    if value is None:
+        return
+    if not isinstance(value, torch.Generator):
+        raise TypeError(f"{function}: generator must be a torch.Generator, got {type_name(value)}")
+    if value.device != device and (value.device.type != device.type or None not in (value.device.index, device.index)):
+        raise ValueError(f"{function}: generator is on {value.device} but the tensors are on {device}")
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling() and _graph_task() != -1:
+        raise RuntimeError(
+            f"{function}: a forward pass that runs again during a backward pass, as under torch.utils.checkpoint, cannot "
+            "draw the same noise from generator; leave it out, for checkpoint restores the default one, or give eps"
+        )
+
+
+def num_samples(function: str, value: object) -> None:
+    if value is not None:
+        integer(f"{function}: num_samples, if not None,", value, 0)
+
+
+def prior(function: str, value: object, methods: tuple[str, ...] = ("log_prob",)) -> None:
+    """An object that stands for p(z)."""
+    if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+        got = f"the class {value.__name__}" if isinstance(value, type) else type_name(value)
+        raise TypeError(f"{function}: prior must be an object with {' and '.join(methods)}, got {got}")

@@ -1,0 +1,98 @@
+"""The settings of a run: what they may be, the model that they build, and whether data fit them."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import vaefast
+from vaefast import data, likelihoods
+
+
+class RunError(ValueError):
+    """What is wrong with a run's folder or settings, in one sentence."""
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "likelihood": likelihoods.NAMES,
+    "objective": ("elbo", "iwae"),
+    "gradient": ("standard", "stl", "dreg"),
+    "model": ("mlp", "conv"),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    data: str = "digits"
+    likelihood: str = "bernoulli"
+    objective: str = "elbo"
+    train_samples: int = 8
+    gradient: str = "standard"
+    model: str = "mlp"
+    latent_dim: int = 16
+    hidden_dims: tuple[int, ...] = (400,)
+    channels: tuple[int, ...] = (32, 64)
+    beta: float = 1.0
+    epochs: int = 100
+    batch_size: int = 64
+    lr: float = 1e-3
+    seed: int = 0
+    num_samples: int = 200
+
+    def build(self, sample_shape: tuple[int, ...]) -> vaefast.VAE:
+        try:
+            with torch.device("meta"):
+                tensors = self._make(sample_shape).state_dict().values()
+            needed = sum(t.numel() * t.element_size() for t in tensors)
+        except (RuntimeError, OverflowError):  # sizes beyond 64 bits
+            needed = 1 << 64
+        if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+            raise RunError(f"a model of these sizes, of {needed / 1e9:,.0f} GB, is larger than the machine's memory")
+        return self._make(sample_shape)
+
+    def _make(self, sample_shape: tuple[int, ...]) -> vaefast.VAE:
+        likelihood: str | likelihoods.Likelihood = self.likelihood
+        if likelihood == "gaussian":
+            likelihood = likelihoods.Gaussian(scale=0.3, learn_scale=True)
+        elif likelihood == "laplace":
+            likelihood = likelihoods.Laplace(scale=0.2, learn_scale=True)
+        elif likelihood == "discretized_logistic":
+            likelihood = likelihoods.DiscretizedLogistic(levels=17 if self.data == "digits" else 256)
+        if self.model == "conv":
+            return vaefast.conv_vae(sample_shape, self.latent_dim, self.channels, likelihood, beta=self.beta)
+        return vaefast.mlp_vae(sample_shape, self.latent_dim, self.hidden_dims, likelihood, beta=self.beta)
+
+
+def is_possible(name: str, value: Any) -> bool:
+    """Whether a run can have had this setting."""
+    if name in _CHOICES:
+        return value in _CHOICES[name]
+    default = getattr(Config, name, ())
+    if isinstance(default, tuple):
+        if name == "sample_shape" and not value:
+            return False
+        return isinstance(value, tuple) and all(type(n) is int and 0 < n < 2**31 for n in value)
+    if isinstance(default, float):
+        return type(value) in (int, float) and 0 <= value < float("inf") and (name == "beta" or value > 0)
+    if type(default) is int:
+        return type(value) is int and (-(2**63) <= value < 2**64 if name == "seed" else 0 < value < 2**63)
+    return type(value) is type(default) and value != ""
+
+
+def load_data(config: Config, other: str | None = None) -> data.Dataset:
+    """The run's data, split; or all of another file's, to test on."""
+    dataset = data.load(config.data) if other is None else data.load(other, test_fraction=1.0)
+    check_data(dataset, config)
+    return dataset
+
+
+def check_data(dataset: data.Dataset, config: Config) -> None:
+    """Whether the run's likelihood can have made such data."""
+    likelihood = likelihoods.by_name(config.likelihood)
+    if likelihood.integral:
+        dataset.check_counts()
+    elif likelihood.support == (0.0, 1.0):
+        dataset.check_unit_interval()

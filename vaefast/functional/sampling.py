@@ -1,0 +1,130 @@
+"""Log-variances of encoders that return a scale in another form. Public as part of vaefast.functional."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .. import _checks, reference
+from ..ops import rsample
+from .kl import latent_kl
+
+
+def logvar_from_scale(scale: Tensor) -> Tensor:
+    """log sigma^2 of a standard deviation: 2 log scale, for encoders that return sigma.
+
+    Args:
+        scale: positive, any shape.
+
+    Example:
+        >>> logvar_from_scale(torch.tensor([1.0, 2.0]))
+        tensor([0.0000, 1.3863])
+    """
+    _checks.tensor("vaefast.functional.logvar_from_scale", "scale", scale)
+    return 2 * scale.log()
+
+
+def logvar_from_softplus(raw: Tensor) -> Tensor:
+    """log sigma^2 of sigma = softplus(raw), for encoders that keep sigma positive in this way.
+
+    Finite for every finite `raw`: where exp(raw) is small, log softplus(raw) is raw and a little less.
+
+    Args:
+        raw: any shape.
+
+    Example:
+        >>> logvar_from_softplus(torch.tensor([-100.0, 0.0, 100.0]))
+        tensor([-200.0000,   -0.7330,    9.2103])
+    """
+    _checks.tensor("vaefast.functional.logvar_from_softplus", "raw", raw)
+    wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
+    small = wide < -10
+    # log1p(e^r) = e^r (1 - e^r / 2 + e^2r / 3 - ...)
+    tail = wide.clamp(max=-10).exp()
+    near = wide + torch.log1p(tail * (tail / 3 - 0.5))
+    softplus = -F.logsigmoid(-wide.clamp(min=-10))
+    return (2 * torch.where(small, near, torch.log(softplus))).to(raw.dtype)
+
+
+def reparameterize(
+    mu: Tensor,
+    logvar: Tensor,
+    *,
+    num_samples: int | None = None,
+    generator: torch.Generator | None = None,
+    eps: Tensor | None = None,
+) -> Tensor:
+    """Samples z = mu + exp(logvar / 2) * eps, eps ~ N(0, I), differentiably (Kingma and Welling 2014, section 2.4).
+
+    The noise of an element depends on one draw from the generator and the element's index alone: not on the dtype, the
+    number of threads or the strides. It is made by Philox4x32-10 and Box-Muller and never stored.
+
+    Args:
+        mu: means, any shape.
+        logvar: log sigma^2, the shape of mu.
+        num_samples: K for a result of shape (K, *mu.shape); None for one sample of the shape of mu.
+        generator: a torch.Generator of the tensors' device; the device's default generator if None, which is the one that
+            torch.utils.checkpoint restores: with another, a recomputed block raises RuntimeError.
+        eps: the noise to use instead, broadcastable with mu, or of the result's shape; differentiable as well.
+
+    Returns:
+        z of the dtype of mu, of its shape or (num_samples, *mu.shape).
+
+    Example:
+        >>> mu, logvar = torch.zeros(2, 3), torch.full((2, 3), -20.0)
+        >>> reparameterize(mu, logvar, num_samples=5).shape
+        torch.Size([5, 2, 3])
+    """
+    name = "vaefast.functional.reparameterize"
+    latent = _checks.latent(name, mu, logvar)
+    _checks.num_samples(name, num_samples)
+    _checks.generator(name, generator, mu.device)
+    if eps is not None:
+        return _with_noise(name, mu, logvar, num_samples, eps)
+    return rsample(latent, num_samples, batch_dims=min(1, mu.dim()), generator=generator)[0]
+
+
+def _with_noise(function: str, mu: Tensor, logvar: Tensor, num_samples: int | None, eps: Tensor) -> Tensor:
+    _checks.tensor(function, "eps", eps)
+    _checks.same_device(function, "eps", eps, "mu", mu)
+    shape = mu.shape if num_samples is None else torch.Size((num_samples, *mu.shape))
+    try:
+        eps = eps.expand(shape)
+    except RuntimeError:
+        message = f"{function}: eps must be broadcastable to shape {tuple(shape)}, got {tuple(eps.shape)}"
+        raise ValueError(message) from None
+    return reference.reparameterize(mu, logvar, eps)
+
+
+def rsample_kl(
+    mu: Tensor,
+    logvar: Tensor,
+    prior_mu: Tensor | None = None,
+    prior_logvar: Tensor | None = None,
+    *,
+    generator: torch.Generator | None = None,
+    eps: Tensor | None = None,
+    batch_dims: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """`reparameterize` and `gaussian_kl` in one pass over mu and logvar.
+
+    Args:
+        mu, logvar: of q, shape (B, D).
+        prior_mu, prior_logvar: of p, broadcastable to mu; standard normal if None.
+        generator, eps: as in `reparameterize`.
+        batch_dims: the number of leading dimensions that kl keeps.
+
+    Returns:
+        (z, kl): z of the shape of mu, kl of shape (B,), in nats.
+
+    Example:
+        >>> z, kl = rsample_kl(torch.ones(4, 1), torch.zeros(4, 1))
+        >>> kl
+        tensor([0.5000, 0.5000, 0.5000, 0.5000])
+    """
+    name = "vaefast.functional.rsample_kl"
+    latent = _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
+    batch_dims = _checks.batch_dims(name, batch_dims, "mu", mu)
+    _checks.generator(name, generator, mu.device)
+    if eps is not None:
+        return _with_noise(name, mu, logvar, None, eps), latent_kl(latent, "none", batch_dims)
+    return rsample(latent, kl=True, batch_dims=batch_dims, generator=generator)

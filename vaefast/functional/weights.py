@@ -1,0 +1,137 @@
+"""Bounds on log p(x) from several samples, as compositions of the fused terms. Public as part of vaefast.functional;
+everything in nats.
+
+K is the number of samples of z for one x, B the batch. log_w of shape (K, B) is what `log_weights` returns:
+log p(x|z_k) + log p(z_k) - log q(z_k|x)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _checks, likelihoods
+from .log_likelihood import gaussian_log_prob
+
+
+def log_weights(
+    recon_x: Any,
+    x: Tensor,
+    z: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    *,
+    likelihood: Any = "bernoulli",
+    prior_mu: Tensor | None = None,
+    prior_logvar: Tensor | None = None,
+    prior: Any = None,
+    mask: Tensor | None = None,
+    target_scale: float = 1.0,
+) -> Tensor:
+    """log p(x|z_k) + log p(z_k) - log q(z_k|x), the logarithm of an importance weight (Burda et al. 2016, equation 8).
+
+    Args:
+        recon_x: what the decoder made of z, shape (K, B, D), or the likelihood's tuple of such.
+        x: data, shape (B, D).
+        z: samples of q(z|x), shape (K, B, L).
+        mu, logvar: of q(z|x), shape (B, L).
+        likelihood: as for `elbo`.
+        prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
+        prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, instead.
+        mask: bool, broadcastable to x; elements that are False are missing.
+        target_scale: what x is multiplied by, for likelihoods given by name.
+
+    Returns:
+        nats, shape (K, B). Its mean over K is the K-sample ELBO with the KL estimated at the samples.
+
+    Example:
+        >>> mu, logvar = torch.zeros(4, 2), torch.zeros(4, 2)
+        >>> z = mu + torch.randn(7, 4, 2)
+        >>> log_weights(torch.zeros(7, 4, 3), torch.ones(4, 3), z, mu, logvar)[0]  # q is the prior: 3 log 1/2 remains
+        tensor([-2.0794, -2.0794, -2.0794, -2.0794])
+    """
+    options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
+    name, p = "vaefast.functional.log_weights", likelihoods.by_name(likelihood, target_scale=target_scale)
+    fit, ratio = fit_and_ratio(name, recon_x, x, z, mu, logvar, likelihood=p, **options)
+    return fit + ratio
+
+
+def fit_and_ratio(
+    name: str,
+    recon_x: Any,
+    x: Tensor,
+    z: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    *,
+    likelihood: Any,
+    prior_mu: Tensor | None = None,
+    prior_logvar: Tensor | None = None,
+    prior: Any = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The two terms of `log_weights`: log p(x|z_k), and log p(z_k) - log q(z_k|x); `name` is the caller's, for errors."""
+    _checks.latent(name, mu, logvar)
+    _checks.sample(name, z)
+    _checks.same_device(name, "z", z, "mu", mu)
+    if z.dim() != mu.dim() + 1 or z.shape[1:] != mu.shape or mu.dim() == 0:
+        raise ValueError(f"{name}: z must have shape (K, {', '.join(map(str, mu.shape))}), got {tuple(z.shape)}")
+    _checks.dense(name, "x", x)
+    _checks.same_batch(name, x, mu)
+    _checks.same_device(name, "mu", mu, "x", x)
+    mask = _checks.mask(name, mask, "x", x)
+    p = likelihoods.by_name(likelihood)
+    check_model(name, p)
+    first = recon_x[0] if isinstance(recon_x, (tuple, list)) and recon_x else recon_x
+    shape = (z.shape[0], *x.shape)
+    if getattr(p, "fused", False) and isinstance(first, Tensor) and first.shape != shape:
+        raise ValueError(
+            f"{name}: recon_x must have shape {shape}, the shape of x for each sample of z, got {tuple(first.shape)}"
+        )
+    fit = p.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
+    _checks.per_sample(name, "likelihood", fit, z.shape[:2])
+    if prior is None:
+        for parameter, value in (("prior_mu", prior_mu), ("prior_logvar", prior_logvar)):
+            if value is not None:
+                _checks.parameter(name, parameter, value, "z", z)
+        log_p = gaussian_log_prob(z, prior_mu, prior_logvar, batch_dims=2)
+    elif prior_mu is prior_logvar is None:
+        _checks.prior(name, prior)
+        flat = prior.log_prob(z.flatten(0, 1))
+        _checks.per_sample(name, "prior", flat, torch.Size([z.shape[0] * z.shape[1]]))
+        log_p = flat.unflatten(0, z.shape[:2])
+    else:
+        raise ValueError(f"{name}: prior and prior_mu, prior_logvar exclude each other")
+    return fit, log_p - gaussian_log_prob(z, mu, logvar, batch_dims=2)
+
+
+def check_model(function: str, likelihood: Any) -> None:
+    """Whether the likelihood is a p(x|z), which log p(x) and its bounds are about."""
+    if getattr(likelihood, "optimal_scale", False):
+        raise ValueError(
+            f"{function}: optimal_scale fits the scale to x, so this would not be p(x|z); give the scale, or learn it"
+        )
+
+
+def check_log_w(function: str, log_w: Tensor, dims: int) -> Tensor:
+    _checks.tensor(function, "log_w", log_w)
+    if log_w.dim() < dims or 0 in log_w.shape[: dims - 1]:
+        shape = "(K, B)" if dims == 2 else "(M, K, B)"
+        raise ValueError(f"{function}: log_w must have shape {shape}, with samples, got {tuple(log_w.shape)}")
+    return log_w.to(torch.promote_types(log_w.dtype, torch.float32))
+
+
+def effective_sample_size(log_w: Tensor) -> Tensor:
+    """(sum w)^2 / sum w^2, between 1 and K: how many of the K samples an estimate of log p(x) rests on (Kong 1992).
+
+    Args:
+        log_w: shape (K, B).
+
+    Returns:
+        shape (B,).
+
+    Example:
+        >>> effective_sample_size(torch.zeros(4, 1))
+        tensor([4.])
+    """
+    log_w = check_log_w("vaefast.functional.effective_sample_size", log_w, 2)
+    return 1 / log_w.softmax(0).square().sum(0)

@@ -1,0 +1,249 @@
+"""ELBOLoss: the negative ELBO as a module. Runs as one fused call when the options allow."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import _checks, likelihoods, ops
+from ..functional import ELBO, free_bits_kl, gaussian_kl, gaussian_log_prob
+from ..functional.kl import FREE_BITS
+from ..likelihoods import Likelihood
+from .reduction import reduce
+from .validate import check_values
+
+_NAME = "vaefast.ELBOLoss"
+
+
+class _Call(NamedTuple):
+    """The arguments of one call, checked."""
+
+    operands: tuple[Tensor, ...] | None  # of the likelihood's term; None where no term computes it
+    latent: tuple[Tensor, ...]  # (mu, logvar), or with (prior_mu, prior_logvar)
+    batch: torch.Size
+    z: Tensor | None
+    beta: float | Tensor
+    weight: Tensor | None
+    mask: Tensor | None
+
+
+class ELBOLoss(nn.Module):
+    """The negative evidence lower bound, -E_q[log p(x|z)] + beta * KL(q(z|x) || p(z)) (Kingma and Welling 2014).
+
+    The sum over pixels and the sum over latent dimensions are always sums; `reduction` says what happens over the batch:
+    "mean" is the MEAN OVER SAMPLES OF PER-SAMPLE SUMS, "sum" adds the samples (as pytorch/examples does), "none" gives
+    one loss per sample. With "mean" and beta = 1 the loss is minus a lower bound on the mean log p(x), in nats.
+
+    Args:
+        likelihood: "bernoulli" (the decoder returns logits), "bernoulli_probs" (probabilities), "gaussian" (a mean, with
+            unit variance, or a pair (mean, logvar)), another name that `likelihoods.by_name` knows, or an object of
+            vaefast.likelihoods.
+        beta: weight of the KL (Higgins et al. 2017): a number, or a 0-dimensional tensor of the same device or the CPU,
+            which is no buffer: `.to()` does not move it, and state_dict() does not hold it.
+        reduction: "mean", "sum" or "none".
+        free_bits: nats of KL that are free (Kingma et al. 2016), in the meaning that `free_bits_per` names, see
+            `functional.free_bits_kl`; by default each latent dimension's KL, averaged over the batch, counts as at least
+            free_bits. `parts.kl` stays the true KL.
+        estimator: "analytic", the KL in closed form, or "mc", log q(z|x) - log p(z) at the sample z that recon_x was made
+            of and that the call is then given.
+        prior: for "mc": p(z), an object with log_prob(z) of shape (B,), such as vaefast.priors.VampPrior.
+        inplace: write the gradient over the decoder's output where that is possible, which saves a tensor of its size.
+            The output is then spent: it holds its gradient, so take metrics before, and using it afterwards in a backward
+            pass raises torch's version error.
+        validate: look at the values of every call, which on CUDA waits for the device.
+        target_scale: what x is multiplied by; 1 / 255 reads uint8 images as they are. For likelihoods given by name.
+
+    Raises:
+        TypeError: an argument is of the wrong type, for instance a prior without log_prob.
+        ValueError: an option is unknown or out of its range, or two of them exclude each other.
+
+    Example:
+        >>> criterion = ELBOLoss(likelihood="bernoulli")
+        >>> loss = criterion(torch.zeros(8, 784), torch.rand(8, 784).round(), torch.zeros(8, 20), torch.zeros(8, 20))
+        >>> round(loss.item(), 2)  # 784 log 2
+        543.43
+    """
+
+    def __init__(
+        self,
+        likelihood: str | Likelihood = "bernoulli",
+        *,
+        beta: float | Tensor = 1.0,
+        reduction: str = "mean",
+        free_bits: float | None = None,
+        free_bits_per: str = "dimension",
+        estimator: str = "analytic",
+        prior: Any = None,
+        inplace: bool = False,
+        validate: bool = False,
+        target_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.beta = _checks.beta(_NAME, beta)
+        _checks.reduction(_NAME, reduction)
+        _checks.choice(_NAME, "free_bits_per", free_bits_per, FREE_BITS)
+        _checks.choice(_NAME, "estimator", estimator, ("analytic", "mc"))
+        if free_bits is not None:
+            free_bits = _checks.number(_NAME, "free_bits", free_bits, minimum=0.0)
+            if estimator == "mc":
+                raise ValueError(f"{_NAME}: free_bits needs estimator='analytic', which knows each dimension's KL")
+        if prior is not None:
+            _checks.prior(_NAME, prior)
+            if estimator != "mc":
+                raise ValueError(f"{_NAME}: prior needs estimator='mc', got {estimator!r}")
+        self.likelihood = likelihoods.by_name(likelihood, target_scale=target_scale)
+        self.reduction = reduction
+        self.free_bits = free_bits
+        self.free_bits_per = free_bits_per
+        self.estimator = estimator
+        self.prior = prior
+        self.inplace = _checks.flag(_NAME, "inplace", inplace)
+        self.validate = _checks.flag(_NAME, "validate", validate)
+
+    def forward(
+        self,
+        recon_x: Any,
+        x: Tensor,
+        mu: Tensor,
+        logvar: Tensor,
+        *,
+        z: Tensor | None = None,
+        prior_mu: Tensor | None = None,
+        prior_logvar: Tensor | None = None,
+        beta: float | Tensor | None = None,
+        weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        return_parts: bool = False,
+    ) -> Tensor | tuple[Tensor, ELBO]:
+        """The loss.
+
+        Args:
+            recon_x: the decoder's output, shape (B, D).
+            x: data of the same shape.
+            mu, logvar: of q(z|x), of one shape (B, L).
+            z: for estimator="mc" alone: the sample that recon_x was made of, of the shape of mu.
+            prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
+            beta: instead of the module's, for this call.
+            weight: weight of each sample's loss, shape (B,). "mean" still divides by B.
+            mask: bool, broadcastable to x; elements that are False are missing and may hold anything.
+            return_parts: also return the parts, per sample.
+
+        Returns:
+            The loss, a scalar or of shape (B,); or (loss, ELBO(elbo, log_likelihood, kl)), elbo with beta as used.
+
+        Raises:
+            TypeError: an argument is not a tensor, or of a dtype that is not computed with.
+            ValueError: shapes or devices do not fit together, z is missing or not expected, or, with validate=True, an
+                argument holds NaN or infinite values, or x has values that the likelihood gives no probability.
+            NotImplementedError: a tensor is sparse, nested or quantized.
+        """
+        # self.likelihood goes through nn.Module.__getattr__, which takes as long as a small kernel.
+        likelihood: Any = self._modules.get("likelihood") or self.likelihood
+        if (
+            (beta is weight is mask is prior_mu is prior_logvar is z is None)
+            and return_parts is False
+            and (loss := self._fast_path(likelihood, recon_x, x, mu, logvar)) is not None
+        ):
+            return loss
+        prior = prior_mu, prior_logvar
+        call = self._checked(likelihood, recon_x, x, mu, logvar, prior, z, beta, weight, mask, return_parts)
+        fused = call.operands is not None and self.free_bits is None and self.reduction != "none" and z is None
+        fit = None if fused else likelihood.log_prob(recon_x, x, mask=mask)
+        if self.validate:  # after the other checks, so that their errors stay the same
+            named: dict[str, Any] = dict(zip(("mu", "logvar", "prior_mu", "prior_logvar"), call.latent, strict=False))
+            named |= {"z": z, "beta": call.beta, "weight": weight}
+            check_values(_NAME, likelihood, recon_x, x, call.mask, named)
+        if fit is None:
+            loss, *parts = self._fused(likelihood, call, return_parts)
+        else:
+            loss, *parts = self._composed(call, fit)
+        if not return_parts:
+            return loss
+        log_likelihood, kl = parts
+        return loss, ELBO(log_likelihood - call.beta * kl, log_likelihood, kl)
+
+    def _fast_path(self, likelihood: Any, recon_x: Any, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor | None:
+        """The common loss, checked and run in one step in C++; None where anything about the module or a tensor is not
+        common. The checks in Python take as long as the kernel on a small batch."""
+        if (
+            not (self.inplace or self.validate or torch.compiler.is_compiling())
+            and (self.free_bits is None and self.reduction in ("mean", "sum") and self.estimator == "analytic")
+            and (numbers := likelihood.numbers if isinstance(likelihood, Likelihood) else None) is not None
+            and (isinstance(self.beta, (int, float)) and 0 <= self.beta < math.inf)
+        ):
+            return ops.fast_elbo_loss(
+                likelihood.term, recon_x, x, mu, logvar, self.beta, self.reduction, likelihood.target_scale, numbers
+            )
+        return None
+
+    def _checked(
+        self,
+        likelihood: Any,
+        recon_x: Any,
+        x: Tensor,
+        mu: Tensor,
+        logvar: Tensor,
+        prior: tuple[Tensor | None, Tensor | None],
+        z: Tensor | None,
+        beta: float | Tensor | None,
+        weight: Tensor | None,
+        mask: Tensor | None,
+        return_parts: bool,
+    ) -> _Call:
+        """The arguments of one call, after every check that needs no look at values."""
+        latent = _checks.latent(_NAME, mu, logvar, *prior)
+        beta = _checks.beta(_NAME, self.beta if beta is None else beta, "mu", mu)
+        _checks.reduction(_NAME, self.reduction)
+        _checks.flag(_NAME, "return_parts", return_parts)
+        _checks.instance(_NAME, "x", x)
+        operands = likelihood.operands(recon_x, x, mask) if getattr(likelihood, "fused", False) else None
+        if mu.device != x.device:
+            _checks.same_device(_NAME, "mu", mu, "x", x)
+        batch = _checks.same_batch(_NAME, x, mu)
+        if mask is not None:
+            mask = _checks.mask(_NAME, mask, "x", x)
+        if weight is not None:
+            _checks.weight(_NAME, weight, batch, "x", x)
+        if (z is None) != (self.estimator == "analytic"):
+            got = "got none" if z is None else f"got one for estimator={self.estimator!r}"
+            raise ValueError(f"{_NAME}: z must be given for estimator='mc' and only then, {got}")
+        if self.prior is not None and not (prior[0] is prior[1] is None):
+            raise ValueError(f"{_NAME}: the module has a prior; prior_mu and prior_logvar would be another one")
+        if z is not None:
+            _checks.sample(_NAME, z)
+            _checks.same_shape(_NAME, "z", z, "mu", mu)
+        return _Call(operands, latent, batch, z, beta, weight, mask)
+
+    def _fused(self, likelihood: Any, call: _Call, return_parts: bool) -> tuple[Tensor, ...]:
+        """(loss,), or (loss, log-likelihood, KL), by one fused call."""
+        assert call.operands is not None
+        options = ops.LossOptions(call.mask, call.weight, call.beta, self.reduction, 1, likelihood.target_scale)
+        return ops.elbo_loss(likelihood.term, call.operands, call.latent, options, self.inplace, return_parts)
+
+    def _composed(self, call: _Call, fit: Tensor) -> tuple[Tensor, ...]:
+        """(loss, log-likelihood, KL) from the log-likelihood, the KL or its estimate at z, and free bits."""
+        _checks.per_sample(_NAME, "likelihood", fit, call.batch)
+        mu, logvar, *prior = call.latent
+        if call.z is None:
+            kl = gaussian_kl(mu, logvar, *prior)
+        else:
+            log_p = gaussian_log_prob(call.z, *prior) if self.prior is None else self.prior.log_prob(call.z)
+            _checks.per_sample(_NAME, "prior", log_p, call.batch)
+            kl = gaussian_log_prob(call.z, mu, logvar) - log_p
+        counted = kl
+        if self.free_bits is not None:
+            each = gaussian_kl(*call.latent, reduction="elementwise")
+            counted = free_bits_kl(each, self.free_bits, self.free_bits_per)
+        return reduce(call.beta * counted - fit, call.weight, self.reduction), fit, kl
+
+    def extra_repr(self) -> str:
+        options = {
+            "free_bits": self.free_bits,
+            "free_bits_per": self.free_bits is not None and self.free_bits_per,
+            "estimator": self.estimator == "mc" and "mc",
+            "inplace": self.inplace,
+            "validate": self.validate,
+        }
+        named = "".join(f", {name}={value!r}" for name, value in options.items() if value not in (None, False))
+        return f"beta={self.beta}, reduction={self.reduction!r}{named}"

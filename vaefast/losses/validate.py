@@ -1,0 +1,57 @@
+"""What ELBOLoss(validate=True) looks at: the values of a call's tensors."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def check_values(
+    function: str, likelihood: Any, recon_x: Any, x: Tensor, mask: Tensor | None, others: dict[str, Any]
+) -> None:
+    """Raises ValueError for NaN and infinities, a negative beta, and data or probabilities outside their range.
+
+    Elements that the mask leaves out may hold anything. `others` are mu, logvar and the options, by name."""
+    parameters = {name: _kept(t, mask, likelihood, x) for name, t in _named(recon_x) if isinstance(t, Tensor)}
+    targets = x if mask is None else torch.where(mask, x, torch.zeros_like(x))
+    learned = likelihood.named_parameters() if isinstance(likelihood, nn.Module) else ()
+    for name, t in {**parameters, "x": targets, **others, **{f"likelihood.{k}": t for k, t in learned}}.items():
+        if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
+            raise ValueError(f"{function}: {name} holds NaN or infinite values")
+    beta = others["beta"]
+    if isinstance(beta, Tensor) and beta < 0:
+        raise ValueError(f"{function}: beta must be at least 0, got {beta.item():g}")
+    if x.numel() == 0:
+        return
+    kind = type(likelihood).__name__
+    if getattr(likelihood, "integral", False) and bool((targets * likelihood.target_scale % 1 != 0).any()):
+        raise ValueError(f"{function}: {kind} targets must be whole numbers")
+    support = getattr(likelihood, "support", None)
+    if support is None:
+        return
+    _in_range(function, f"{kind} targets", targets, likelihood.target_scale, *support)
+    if getattr(likelihood, "probs", False):
+        _in_range(function, "recon_x, of probabilities,", parameters["recon_x"], 1.0, 0.0, 1.0)
+
+
+def _named(recon_x: Any) -> Iterator[tuple[str, Any]]:
+    """A decoder's tensors by the names that messages have for them."""
+    if isinstance(recon_x, (tuple, list)):
+        yield from ((f"recon_x[{k}]", t) for k, t in enumerate(recon_x))
+    else:
+        yield "recon_x", recon_x
+
+
+def _kept(t: Tensor, mask: Tensor | None, likelihood: Any, x: Tensor) -> Tensor:
+    """A parameter with 0 where the mask leaves it out; a mixture's has a dimension more than the mask."""
+    if mask is None:
+        return t
+    wide = getattr(likelihood, "mixture", False) and mask.dim() == x.dim()
+    return torch.where(mask.unsqueeze(1) if wide else mask, t, torch.zeros_like(t))
+
+
+def _in_range(function: str, name: str, t: Tensor, scale: float, least: float, most: float) -> None:
+    low, high = (bound.item() * scale for bound in t.aminmax())
+    if low < least or high > most:
+        raise ValueError(f"{function}: {name} must lie in [{least:g}, {most:g}], got values from {low:g} to {high:g}")

@@ -1,0 +1,91 @@
+"""Fake kernels: the shapes and dtypes that torch.compile and torch.export trace the operators with."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import library
+
+
+def _compute_dtype(term: str, operands: Sequence[Tensor]) -> torch.dtype:
+    wide = any(t.dtype == torch.float64 for k, t in enumerate(operands) if k != library.target(term))
+    return torch.float64 if wide else torch.float32
+
+
+def _gradients(operands: Sequence[Tensor], gradients: int) -> list[Tensor]:
+    return [t.new_empty(t.shape) for k, t in enumerate(operands) if gradients >> k & 1]
+
+
+@torch.library.register_fake("vaefast::row_sum")
+def _(
+    term: str,
+    operands: list[Tensor],
+    mask: Tensor | None,
+    coef: Tensor | None,
+    reduction: str,
+    batch_dims: int,
+    target_scale: float,
+    gradients: int,
+    value: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    full = operands[0].shape
+    shapes = {"none": full[:batch_dims], "elementwise": full}
+    shape = shapes.get(reduction, ()) if value else (0,)
+    out = operands[0].new_empty(shape, dtype=_compute_dtype(term, operands))
+    return out, _gradients(operands, gradients)
+
+
+@torch.library.register_fake("vaefast::elbo")
+def _(
+    likelihood: str,
+    operands: list[Tensor],
+    latent: list[Tensor],
+    mask: Tensor | None,
+    weight: Tensor | None,
+    kl_weight: Tensor | None,
+    beta: float,
+    reduction: str,
+    batch_dims: int,
+    target_scale: float,
+    gradients: int,
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    fit_dtype, kl_dtype = _compute_dtype(likelihood, operands), _compute_dtype(library.kl_term(latent), latent)
+    batch = operands[0].shape[:batch_dims]
+    loss = operands[0].new_empty((), dtype=torch.promote_types(fit_dtype, kl_dtype))
+    fit = operands[0].new_empty(batch, dtype=fit_dtype)
+    kl = latent[0].new_empty(batch, dtype=kl_dtype)
+    return loss, fit, kl, _gradients([*operands, *latent], gradients)
+
+
+@torch.library.register_fake("vaefast::rsample")
+def _(
+    latent: list[Tensor],
+    key: Tensor | None,
+    num_samples: int,
+    kl: bool,
+    batch_dims: int,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    mu = latent[0]
+    z = mu.new_empty(mu.shape if num_samples < 0 else (num_samples, *mu.shape))
+    sums = mu.new_empty(mu.shape[:batch_dims] if kl else (0,), dtype=_compute_dtype(library.kl_term(latent), latent))
+    return z, sums, mu.new_empty((2,), dtype=torch.int64)
+
+
+@torch.library.register_fake("vaefast::rsample_backward")
+def _(
+    latent: list[Tensor],
+    key: Tensor,
+    grad_z: Tensor | None,
+    grad_kl: Tensor | None,
+    num_samples: int,
+    batch_dims: int,
+    gradients: int,
+) -> list[Tensor]:
+    return _gradients(latent, gradients)
+
+
+@torch.library.register_fake("vaefast::scale_")
+def _(tensors: list[Tensor], factor: Tensor) -> None:
+    return None

@@ -1,0 +1,85 @@
+"""The compiled operators: loads the library, says clearly why it cannot, and names the
+operators. Nothing else in the package touches torch.ops."""
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+_REBUILD = "Install vaefast again in this environment: pip install --no-build-isolation --force-reinstall --no-deps ."
+
+try:
+    from .._built_for import TORCH as _BUILT_FOR
+except ImportError:
+    _here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if os.path.exists(os.path.join(os.path.dirname(_here), "setup.py")):
+        _REBUILD = (
+            "These are vaefast's sources, which Python finds before an installed vaefast while it runs in their folder: "
+            "run it elsewhere, or compile in place: pip install --no-build-isolation -e ."
+        )
+    raise ImportError(
+        f"vaefast's compiled library is missing from {_here} (torch {torch.__version__} is running). {_REBUILD}"
+    ) from None
+
+if _BUILT_FOR.split(".")[:2] != torch.__version__.split(".")[:2]:
+    raise ImportError(
+        f"vaefast was compiled for torch {_BUILT_FOR}, but torch {torch.__version__} is running. {_REBUILD}"
+    )
+try:
+    from .. import _C
+except ImportError as error:
+    raise ImportError(
+        f"vaefast's compiled library, made for torch {_BUILT_FOR}, does not load in Python "
+        f"{platform.python_version()} with torch {torch.__version__}. {_REBUILD} (The loader says: {error})"
+    ) from error
+
+build_info = _C.build_info
+cpu_isa = _C.cpu_isa
+set_cpu_isa = _C.set_cpu_isa
+cached_bytes = _C.cached_bytes
+fast_elbo_loss = _C.plain_elbo_loss
+
+row_sum = torch.ops.vaefast.row_sum.default
+elbo = torch.ops.vaefast.elbo.default
+elbo_loss = torch.ops.vaefast.elbo_loss.default  # elbo's loss alone, with a derivative; eager only
+elbo_ = torch.ops.vaefast.elbo_.default
+rsample = torch.ops.vaefast.rsample.default
+rsample_backward = torch.ops.vaefast.rsample_backward.default
+scale_ = torch.ops.vaefast.scale_.default
+
+sample_and_kl = torch.ops.vaefast.sample_and_kl.default  # rsample with a derivative; eager only
+
+_library = torch.library.Library("vaefast", "FRAGMENT")
+
+
+def implement(name: str, function: Callable[..., list[Tensor]]) -> None:
+    """Registers what the derivatives in C++ call where more is asked of them than one plain backward pass."""
+    for key in ("CompositeImplicitAutograd", "Batched", "FuncTorchBatchedDecomposition"):
+        _library.impl(name, function, key)
+
+
+def kl_term(latent: Sequence[Tensor]) -> str:
+    """The KL of (mu, logvar) from the standard normal, or from (prior_mu, prior_logvar) after them."""
+    return "gaussian_kl" if len(latent) == 2 else "gaussian_kl_pair"
+
+
+def target(term: str) -> int:
+    """The operand that holds data, which does not decide the compute type; -1 for none."""
+    return -1 if term.startswith("gaussian_kl") else 1
+
+
+# With a kernel; meta tensors have shapes only.
+DEVICES = frozenset({"meta", *build_info()["devices"]})
+
+
+def empty_cache() -> None:
+    """Gives back the memory that freed gradients and samples have left for the next ones, at most 256 MiB.
+
+    Example:
+        >>> empty_cache()
+        >>> cached_bytes()
+        0
+    """
+    _C.empty_cache()

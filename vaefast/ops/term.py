@@ -1,0 +1,74 @@
+"""A term, reduced: the autograd node and the function over it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from . import library
+from .dispatch import has_kernel, needs_composite, needs_grad, traced_constant
+from .vjp import bits, composite_vjp, fits_one_pass, scaled, spread, swept
+
+
+class RowSum(torch.autograd.Function):
+    """A term of terms.h, reduced."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        term: str,
+        mask: Tensor | None,
+        reduction: str,
+        batch_dims: int,
+        target_scale: float,
+        *operands: Tensor,
+    ) -> Tensor:
+        ctx.options = (term, reduction, batch_dims, target_scale)
+        ctx.needed = ctx.needs_input_grad[5:]
+        ctx.spent = not (reduction in ("sum", "mean") and fits_one_pass(operands))
+        gradients = 0 if ctx.spent else bits(ctx.needed)
+        value, buffers = library.row_sum(
+            term, operands, mask, None, reduction, batch_dims, target_scale, gradients, True
+        )
+        ctx.save_for_backward(mask, *operands, *buffers)
+        ctx.set_materialize_grads(False)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * (5 + len(ctx.needed))
+        term, reduction, batch_dims, target_scale = ctx.options
+        mask, *saved = ctx.saved_tensors
+        operands, buffers = saved[: len(ctx.needed)], saved[len(ctx.needed) :]
+        if needs_composite(grad):
+
+            def composite(*inputs: Tensor) -> Tensor:
+                return reference.row_sum(term, inputs, mask, reduction, batch_dims, target_scale)
+
+            return (None,) * 5 + tuple(composite_vjp(composite, operands, ctx.needed, [grad]))
+        if ctx.spent:
+            grads = swept(term, operands, mask, grad, batch_dims, target_scale, ctx.needed, reduction)
+            return (None,) * 5 + tuple(grads)
+        ctx.spent = True
+        return (None,) * 5 + tuple(spread(scaled(buffers, grad), ctx.needed))
+
+
+def row_sum(
+    term: str,
+    operands: Sequence[Tensor],
+    mask: Tensor | None = None,
+    reduction: str = "none",
+    batch_dims: int = 1,
+    target_scale: float = 1.0,
+) -> Tensor:
+    """reference.row_sum, fused."""
+    if not has_kernel(operands[0]):
+        return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale)
+    target_scale = traced_constant(target_scale)
+    if needs_grad(operands):
+        return RowSum.apply(term, mask, reduction, batch_dims, target_scale, *operands)
+    value, _ = library.row_sum(term, operands, mask, None, reduction, batch_dims, target_scale, 0, True)
+    return value

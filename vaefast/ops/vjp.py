@@ -1,0 +1,77 @@
+"""What the backward passes share: vector-Jacobian products by a sweep, by buffers of the forward pass, by the composite."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import library
+
+Grads = Sequence[Tensor | None]
+
+
+def bits(flags: tuple[bool, ...]) -> int:
+    return sum(1 << k for k, flag in enumerate(flags) if flag)
+
+
+def fits_one_pass(operands: Sequence[Tensor]) -> bool:
+    """Whether the forward pass may compute the gradients already.
+
+    Unscaled float16 gradients would underflow before a GradScaler's factor reaches them: those wait for it. Under
+    torch.compile they would be constants to a second backward pass, which then is silently wrong instead of refused."""
+    if torch.compiler.is_compiling():
+        return False
+    for t in operands:  # noqa: SIM110  a loop, because a generator would cost as much as the rest of the call
+        if t.dtype is torch.float16:
+            return False
+    return True
+
+
+def spread(grads: Sequence[Tensor | None], needed: tuple[bool, ...]) -> list[Tensor | None]:
+    """One slot per input; None where no gradient was asked for."""
+    rest = iter(grads)
+    return [next(rest) if flag else None for flag in needed]
+
+
+def scaled(buffers: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
+    library.scale_(list(buffers), grad)
+    return [b.data for b in buffers]  # aliases: what becomes of a gradient does not concern a retained graph
+
+
+def composite_vjp(
+    function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Sequence[Any], needed: tuple[bool, ...], grads: Grads
+) -> list[Tensor | None]:
+    """The vector-Jacobian product of the composite, differentiable where the pass asks for it."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        aliases = [t.view_as(t) if isinstance(t, Tensor) else t for t in inputs]  # one input may stand in two places
+        outputs = function(*aliases)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
+    wanted = [t for t, flag in zip(aliases, needed, strict=True) if flag]
+    result = torch.autograd.grad(
+        [o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=create_graph, materialize_grads=True
+    )
+    return spread(result, needed)
+
+
+def sum_of(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
+
+
+def swept(
+    term: str,
+    operands: Sequence[Tensor],
+    mask: Tensor | None,
+    coef: Tensor | None,
+    batch_dims: int,
+    target_scale: float,
+    needed: tuple[bool, ...],
+    reduction: str = "none",
+) -> list[Tensor | None]:
+    """The gradients of a term by a sweep of their own, for the upstream gradient `coef`."""
+    if coef is None or not any(needed):
+        return [None] * len(needed)
+    _, grads = library.row_sum(term, operands, mask, coef, reduction, batch_dims, target_scale, bits(needed), False)
+    return spread(grads, needed)
