@@ -78,11 +78,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="under a minute: short runs, without torch.compile")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, nargs="+", help="CPU threads; default: 1 and all")
-    parser.add_argument("--json", type=Path, help="write the results here, and the plot beside them")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--plot", type=Path, help="draw the loss's throughput here")
     parser.add_argument(
         "--readme",
         action="store_true",
-        help="write the tables of README.md and docs/speed.md from benchmarks/results, and end",
+        help="write README.md's and docs/speed.md's tables, and each machine's page, from benchmarks/results; then end",
     )
     arguments = parser.parse_args()
     if arguments.readme:
@@ -103,7 +104,8 @@ def main() -> None:
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
-        report.plot(results, arguments.json.with_suffix(".png"))
+    if arguments.plot:
+        report.plot(results, arguments.plot)
 
 
 if __name__ == "__main__":
