@@ -61,13 +61,12 @@ def draw_plots(app):
         unfinished.replace(path)
 
 
+OUTSIDE = re.compile(r"\]\(((?:\.\./)+(?:benchmarks/[\w./]+|CHANGELOG|CONTRIBUTING|README)\.md)\)")
+
+
 def link_outside(app, docname, source):
-    """Markdown files outside the guide are no pages of it: their links fetch the file."""
-    source[0] = re.sub(
-        r"\]\((?=(?:\.\./)+(?:benchmarks/|README|CONTRIBUTING|CHANGELOG)[^)]*\.md\))([^)]+)\)",
-        r"](<path:\1>)",
-        source[0],
-    )
+    """Markdown files outside the guide are no pages of it, so their links fetch the file."""
+    source[0] = OUTSIDE.sub(r"](<path:\1>)", source[0])
 
 
 def setup(app):

@@ -102,10 +102,3 @@ def test_the_term_of_the_first_diff_computes_its_formula(tmp_path):
     value = vaefast.reference.laplace(*leaves)
     gradients = torch.autograd.grad(value.sum(), leaves)
     torch.testing.assert_close(got, torch.stack([value.detach(), *gradients], 1), rtol=1e-12, atol=1e-12)
-
-
-def test_readme_lists_every_function():
-    readme = (ROOT / "README.md").read_text()
-    for name in vaefast.functional.__all__ + vaefast.likelihoods.__all__ + vaefast.__all__:
-        if name not in ("by_name", "Likelihood", "likelihoods", "KLParts", "PIWAEBounds"):
-            assert name in readme, f"README.md does not mention {name}"
