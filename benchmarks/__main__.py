@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 import vaefast
-from vaefast import _ops
 
 from . import measure, report, training
 
@@ -36,7 +35,7 @@ def stamp(device: str) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "commit": output("git", "rev-parse", "--short", "HEAD"),
         "cpu": f"{model[0]} ({len(model)} cores)" if model else platform.machine(),
-        "cpu_isa": _ops.cpu_isa(),
+        "cpu_isa": vaefast.cpu_isa(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "driver": output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if cuda else None,
         "torch": torch.__version__,

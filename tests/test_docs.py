@@ -54,6 +54,17 @@ def test_code_blocks_run():
         exec(compile(block, "README.md", "exec"), namespace)
 
 
+def test_the_readme_is_short_and_its_links_and_commands_are_there():
+    """120 lines; the changed line of a training loop stands before the table of speed; .ci/run takes its two commands from it."""
+    text = (ROOT / "README.md").read_text()
+    assert text.count("\n") <= 120
+    assert 0 < text.index('criterion = vaefast.ELBOLoss("bernoulli")') < text.index("\n## Speed\n")
+    assert re.findall(r"^pip install .*\[(\w+)\]", text, re.MULTILINE) == ["cli", "test"]
+    links = re.findall(r"\]\((?!http)([^)#]+)", text)
+    assert len(links) > 15
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
 def diffs() -> list[list[str]]:
     found = re.findall(r"```diff\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     return [diff.splitlines() for diff in found]
