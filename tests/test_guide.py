@@ -105,10 +105,10 @@ PROSE = ["README.md", "CONTRIBUTING.md", *(f"docs/{page}" for page in PAGES)]
 @pytest.mark.parametrize("page", PROSE)
 def test_the_tests_and_files_that_are_named_exist(page):
     text = (ROOT / page).read_text()
-    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
-    assert not set(re.findall(r"`(test_\w+\.py)`", text)) - set(files)
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    assert not set(re.findall(r"`(test_\w+\.py)`", text)) - {file.name for file in files}
     names = set(re.findall(r"`(test_\w+)`", text))
-    source = "".join(files.values())
+    source = "".join(file.read_text() for file in files)
     assert not {name for name in names if f"def {name}(" not in source}
     paths = set(re.findall(r"`((?:csrc|vaefast|tests|docs|examples|benchmarks)/[\w./-]*)`", text))
     assert not {path for path in paths if not (ROOT / path).exists()}
