@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 import vaefast
-from vaefast.ops import library
 
 from . import measure, report, training
 
@@ -36,7 +35,7 @@ def stamp(device: str) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "commit": output("git", "rev-parse", "--short", "HEAD"),
         "cpu": f"{model[0]} ({len(model)} cores)" if model else platform.machine(),
-        "cpu_isa": library.cpu_isa(),
+        "cpu_isa": vaefast.cpu_isa(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "driver": output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if cuda else None,
         "torch": torch.__version__,
@@ -78,11 +77,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="under a minute: short runs, without torch.compile")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, nargs="+", help="CPU threads; default: 1 and all")
-    parser.add_argument("--json", type=Path, help="write the results here, and the plot beside them")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--plot", type=Path, help="draw the loss's throughput here")
     parser.add_argument(
         "--readme",
         action="store_true",
-        help="write the tables of README.md and docs/speed.md from benchmarks/results, and end",
+        help="write README.md's and docs/speed.md's tables, and each machine's page, from benchmarks/results; then end",
     )
     arguments = parser.parse_args()
     if arguments.readme:
@@ -103,7 +103,8 @@ def main() -> None:
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
-        report.plot(results, arguments.json.with_suffix(".png"))
+    if arguments.plot:
+        report.plot(results, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Results as tables, as a plot, as the page docs/speed.md and as the README's short table."""
+"""Results as tables, as a plot and as pages: README.md and docs/speed.md show the newest, benchmarks/results/*.md all."""
 
 import json
 from pathlib import Path
@@ -154,12 +154,17 @@ def where(stamp: dict[str, Any]) -> str:
 
 
 LEGEND = """
-Medians of interleaved runs, every call timed warm, forward and backward pass of the ELBO loss. "us" is vaefast's time;
-"eager" to "pyro" say how many times as long the others take: "eager" is the best that people write, from logits;
-"compile" is torch.compile of that; "examples" is the loss of pytorch/examples, from the sigmoid that its decoder ends
-in. Bytes are counted as one read of every operand and one write of every gradient; a floor is what
-`torch.add(a, b, out=c)` of the same size takes in the same run; "in place" is the same for `inplace=True`. Peak memory
-is what a call holds beyond its inputs.
+All times are medians of interleaved runs, and every call is timed warm. The first table is the forward and backward
+pass of the ELBO loss:
+
+- "us" is vaefast's time in microseconds. "forward us" is its forward pass alone.
+- "eager" to "pyro" say how many times as long the others take. "eager" is the best that people write, from logits.
+  "compile" is that under torch.compile. "examples" is the loss of pytorch/examples, which starts at the decoder's
+  sigmoid.
+- "GB/s" counts one read of every operand and one write of every gradient.
+- A floor is what `torch.add(a, b, out=c)` of the same size takes in the same run. "in place" is the same for
+  `inplace=True`.
+- Peak memory is what a call holds beyond its inputs.
 """
 
 
@@ -172,18 +177,52 @@ INTRODUCTIONS = (
 )
 
 
-def section(results: Results, files: str) -> str:
-    """What docs/speed.md shows of one machine, whose name the files have."""
+def all_tables(results: Results) -> str:
+    """Every table, each after a sentence that says what it is."""
     shown = zip(INTRODUCTIONS, tables(results), strict=True)
-    text = "\n".join(f"{what}\n\n{markdown(header, rows)}" for what, (header, rows) in shown if rows)
-    return f"""
-### {Path(files).name}
+    return "\n".join(f"{what}\n\n{markdown(header, rows)}" for what, (header, rows) in shown if rows)
 
-{where(results["stamp"])} ([all figures]({files}.json)).
 
-![throughput against size]({files}.png)
+def machine(name: str, results: Results) -> str:
+    """The page of one machine, which lies beside the JSON."""
+    return f"""\
+# {name}
 
-{text}"""
+{where(results["stamp"])} ([all figures]({name}.json)). Written by `python -m benchmarks --readme`.
+[Speed](../../docs/speed.md#measurements) explains the columns.
+
+{all_tables(results)}"""
+
+
+def times_as_fast(results: Results) -> str:
+    ratios = [float(ratio(row, "eager")) for row in results["loss"]]
+    return f"{min(ratios):.1f} to {max(ratios):.0f}"
+
+
+def measured(every: dict[str, Results]) -> str:
+    """What docs/speed.md shows: the newest machine in full, and where the others are."""
+    name, results = next(iter(every.items()))
+    rows = [
+        [
+            f"[{n}](../benchmarks/results/{n}.md)",
+            r["stamp"]["cpu"],
+            r["stamp"]["cpu_isa"],
+            r["stamp"]["date"],
+            times_as_fast(r),
+        ]
+        for n, r in every.items()
+    ]
+    header = ["machine", "processor", "instruction set", "date", "times as fast as by hand"]
+    return f"""{LEGEND}
+The tables are those of the newest run, `{name}`: {where(results["stamp"])}
+([all figures](../benchmarks/results/{name}.json)).
+
+![GB/s of vaefast and of the others against the number of pixels, with the machine's bandwidth](_generated/speed.png)
+
+{all_tables(results)}
+Every machine has such tables. The last column is the loss alone, forward and backward:
+
+{markdown(header, rows)}"""
 
 
 STEPS = {
@@ -198,7 +237,6 @@ STEPS = {
 def short(results: Results) -> str:
     """What the README shows: whole training steps, and how the loss alone compares."""
     rows = [[row["model"], *(str(row["samples_per_second"].get(n, "")) for n in STEPS)] for row in results["training"]]
-    ratios = [float(ratio(row, "eager")) for row in results["loss"]]
 
     def share(name: str) -> str:
         shares = [row["percent_of_step"][name] for row in results["training"]]
@@ -210,8 +248,8 @@ Samples per second of whole training steps (encoder, decoder, loss, backward pas
 
 {markdown(["model, batch 128", *STEPS.values()], rows)}
 A loss that is written by hand, from logits, is {share("eager")} of such a step. The loss of pytorch/examples is
-{share("examples")}. The loss alone, forward and backward, is {min(ratios):.1f} to {max(ratios):.0f} times as fast with
-vaefast as by hand.
+{share("examples")}. The loss alone, forward and backward, is {times_as_fast(results)} times as fast with vaefast
+as by hand.
 """
 
 
@@ -234,12 +272,18 @@ def committed() -> dict[str, Results]:
 
 
 def pages() -> dict[Path, str]:
-    """What README.md, of the newest results, and docs/speed.md show between the markers."""
+    """What README.md and docs/speed.md show between the markers."""
     every = committed()
-    sections = [section(results, f"../benchmarks/results/{name}") for name, results in every.items()]
-    return {README: short(next(iter(every.values()))), PAGE: LEGEND + "".join(sections)}
+    return {README: short(next(iter(every.values()))), PAGE: measured(every)}
+
+
+def machines() -> dict[Path, str]:
+    """The page of every machine, whole."""
+    return {RESULTS / f"{name}.md": machine(name, results) for name, results in committed().items()}
 
 
 def write_pages() -> None:
     for page, text in pages().items():
         rewrite(text, BEGIN, END, page)
+    for page, text in machines().items():
+        page.write_text(text)

@@ -1,4 +1,4 @@
-"""The two things that maximizing the ELBO does, in docs/two_things.png: `python docs/two_things.py`.
+"""The two things that maximizing the ELBO does: `python docs/two_things.py` draws them in docs/_generated/two_things.png.
 
 A linear VAE on scikit-learn's digits. Its log p(x) and its gap are known in closed form at every step, so both curves are
 exact, and so is the most that log p(x) can become: the likelihood of probabilistic PCA (Lucas et al. 2019).
@@ -15,6 +15,7 @@ import vaefast
 from vaefast import data, likelihoods
 
 LATENT = 8
+OUT = Path(__file__).parent / "_generated" / "two_things.png"  # where the build of the guide draws it, too
 
 
 def best(x: Tensor) -> float:
@@ -80,9 +81,10 @@ def draw(curve: list[tuple[float, float]], most: float, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"))
+    parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # matrices this small are slower on more
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     curve, most = train(arguments.epochs)
     draw(curve, most, arguments.out)
     for epoch in sorted({0, 1, 10, 50, arguments.epochs} & set(range(len(curve)))):

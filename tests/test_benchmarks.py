@@ -1,4 +1,4 @@
-"""The benchmarks: that their variants compute one number, that a run ends in tables, and that README.md and docs/speed.md show its results."""
+"""The benchmarks: that their variants compute one number, that a run ends in tables, and that the pages show its results."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_a_run_ends_in_tables_and_a_plot(tmp_path):
     report.show(results)
     report.plot(results, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
-    text = report.section(json.loads(json.dumps(results)), "results")
+    text = report.machine("here", json.loads(json.dumps(results)))
     for row in ("| bernoulli | 4 x 64 + 2 | float32 |", "| 2^12 |", "| 4 x 3 x 300 |", "| mlp | vaefast |"):
         assert row in text
 
@@ -43,5 +43,8 @@ def test_the_pages_show_the_committed_results():
     for page, text in report.pages().items():
         shown = page.read_text()
         assert shown[shown.index(report.BEGIN) + len(report.BEGIN) : shown.index(report.END)] == text, page
-    for name in report.committed():
-        assert (report.RESULTS / f"{name}.png").exists()
+    for page, text in report.machines().items():
+        assert page.read_text() == text, page
+    names = {page.stem for page in report.machines()}
+    assert {page.stem for page in report.RESULTS.glob("*.md")} == names and len(names) >= 4
+    assert all(f"(../benchmarks/results/{name}.md)" in report.PAGE.read_text() for name in names)

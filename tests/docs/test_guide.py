@@ -1,8 +1,10 @@
 """The guide in docs/: every block of its pages runs and its outputs are right, it builds without a warning, and it has what it
 promises. `<!-- needs PACKAGE -->` before a block skips the block where the package is missing."""
 
+import ast
 import doctest
 import importlib.util
+import inspect
 import re
 import runpy
 import subprocess
@@ -15,7 +17,8 @@ import torch
 import vaefast
 from tests.support.native import ROOT
 
-PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 BLOCK = re.compile(r"^(?:<!-- needs (\w+) -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -45,7 +48,7 @@ def run_page(text: str, name: str) -> tuple[int, set[str]]:
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_run(page):
     torch.set_num_threads(1)  # small tensors; conftest restores it
-    text = (ROOT / "docs" / page).read_text()
+    text = (DOCS / page).read_text()
     assert len(BLOCK.findall(text)) == text.count("```python")  # none is hidden by an indent
     ran, missing = run_page(text, page)
     if missing:
@@ -66,23 +69,33 @@ def test_a_wrong_output_and_a_failing_block_are_seen():
 @pytest.mark.parametrize("page", PAGES)
 def test_code_fits_the_column(page):
     """92 characters are what the theme shows without scrolling."""
-    for _, source in BLOCK.findall((ROOT / "docs" / page).read_text()):
+    for _, source in BLOCK.findall((DOCS / page).read_text()):
         assert max(map(len, source.splitlines())) <= 92, source
 
 
-QUESTIONS_PAGE = (ROOT / "docs" / "questions.md").read_text()
-QUESTIONS = re.findall(r"^### (.+)$", QUESTIONS_PAGE, re.MULTILINE)
+def questions(page: str) -> list[str]:
+    return re.findall(r"^## (.+)$", (DOCS / "questions" / page).read_text(), re.MULTILINE)
+
+
+TOPICS = sorted(path.name for path in (DOCS / "questions").glob("*.md") if path.name != "index.md")
+QUESTIONS = [(page, question) for page in TOPICS for question in questions(page)]
 
 
 def test_the_index_lists_every_question_once():
-    """In order; the links are the build's to check."""
-    assert re.findall(r"^- \[(.+)\]\(#\S+\)$", QUESTIONS_PAGE.partition("\n```")[0], re.MULTILINE) == QUESTIONS
-    assert len(set(QUESTIONS)) == len(QUESTIONS) > 40
+    """Topic by topic, in order; the links' anchors are the build's to check."""
+    index = (DOCS / "questions" / "index.md").read_text()
+    listed = [(page, question) for question, page in re.findall(r"^- \[(.+)\]\((\w+\.md)#\S+\)$", index, re.MULTILINE)]
+    assert sorted(listed, key=lambda each: each[0]) == QUESTIONS
+    assert len({question for _, question in QUESTIONS}) == len(QUESTIONS) > 40
+    assert re.findall(r"^\w+$", index.partition("```{toctree}")[2], re.MULTILINE) == [
+        page.removesuffix(".md") for page in dict.fromkeys(page for page, _ in listed)
+    ]
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_a_question_has_an_answer(question):
-    answer = QUESTIONS_PAGE.partition(f"\n### {question}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
+@pytest.mark.parametrize(("page", "question"), QUESTIONS)
+def test_a_question_has_an_answer(page, question):
+    text = (DOCS / "questions" / page).read_text()
+    answer = text.partition(f"\n## {question}\n")[2].partition("\n## ")[0]
     assert len(BLOCK.sub("", answer).split()) >= 15
 
 
@@ -92,8 +105,10 @@ PROSE = ["README.md", "CONTRIBUTING.md", *(f"docs/{page}" for page in PAGES)]
 @pytest.mark.parametrize("page", PROSE)
 def test_the_tests_and_files_that_are_named_exist(page):
     text = (ROOT / page).read_text()
-    source = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    assert not set(re.findall(r"`(test_\w+\.py)`", text)) - {file.name for file in files}
     names = set(re.findall(r"`(test_\w+)`", text))
+    source = "".join(file.read_text() for file in files)
     assert not {name for name in names if f"def {name}(" not in source}
     paths = set(re.findall(r"`((?:csrc|vaefast|tests|docs|examples|benchmarks)/[\w./-]*)`", text))
     assert not {path for path in paths if not (ROOT / path).exists()}
@@ -104,7 +119,7 @@ def documented() -> set[str]:
     names = set()
     for page in PAGES:
         module = ""
-        for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)$", (ROOT / "docs" / page).read_text(), re.MULTILINE):
+        for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)$", (DOCS / page).read_text(), re.MULTILINE):
             if kind == "currentmodule":
                 module = f"{name}."
             elif kind.startswith("auto"):
@@ -122,13 +137,75 @@ def test_the_reference_has_every_public_name():
     assert public() - documented() == set()
 
 
-def test_the_reference_has_every_name_of_the_readmes_tables():
-    section = (ROOT / "README.md").read_text().partition("\n## Functions\n")[2].partition("\n## ")[0]
-    cells = re.findall(r"^\| (`[^|]*)", section.replace("\\|", "/"), re.MULTILINE)
-    names = {code.partition("(")[0].split(".")[-1] for cell in cells for code in re.findall(r"`([^`]+)`", cell)}
-    names -= {"functional"}  # the table's head
-    assert len(names) > 40
-    assert names - {name.split(".")[-1] for name in documented()} == set()
+API = (DOCS / "api.md").read_text()
+
+
+def rows(heading: str) -> list[str]:
+    """The first cells of the tables in a section of docs/api.md."""
+    section = API.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    table = re.findall(r"^\| (`[^|]*`) \|", section.replace("\\|", "/"), re.MULTILINE)
+    assert table, heading
+    return table
+
+
+def signatures() -> dict[str, str]:
+    """Every call that the tables of docs/api.md show, by its name."""
+    cells = re.findall(r"^\| (`[^|]*`) \|", API, re.MULTILINE)
+    calls = [code for cell in cells for code in re.findall(r"`([\w.]+\([^`]*\))`", cell)]
+    named = {call.partition("(")[0]: call for call in calls}
+    assert len(named) == len(calls)
+    return named
+
+
+def parameters(thing: object) -> tuple[list[str], list[str]]:
+    """(names of the parameters that may be given by position, names of those that may not), without self."""
+    try:
+        taken = inspect.signature(thing).parameters.values()
+    except ValueError:  # a compiled function without parameters says so in its first line
+        assert re.match(r"\w+\(\)", inspect.getdoc(thing)), thing
+        return [], []
+    by_name = [p.name for p in taken if p.kind is p.KEYWORD_ONLY]
+    return [p.name for p in taken if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"], by_name
+
+
+def test_the_tables_have_every_public_name():
+    """A module's functions and classes by their short names, and the module itself."""
+    shown = set(re.findall(r"^\| `vaefast\.(\w+)` \|", API, re.MULTILINE)) | set(signatures())
+    modules = {"functional", "likelihoods", "priors", "schedules"}
+    names = set(vaefast.__all__).union(*(getattr(vaefast, module).__all__ for module in modules))
+    assert names - shown == set()
+    assert len(shown) > 55
+
+
+@pytest.mark.parametrize("name", signatures())
+def test_a_call_in_the_tables_is_the_call_of_the_code(name):
+    """The names of its parameters, in order, and which of them need their names."""
+    homes = (vaefast, vaefast.functional, vaefast.likelihoods, vaefast.priors, vaefast.schedules)
+    first, *path = name.split(".")
+    thing = next(getattr(home, first) for home in homes if first in home.__all__)
+    for part in path:
+        thing = getattr(thing, part)
+    shown = ast.parse(f"def {signatures()[name].replace(name, 'f')}: pass").body[0].args
+    assert ([arg.arg for arg in shown.args], [arg.arg for arg in shown.kwonlyargs]) == parameters(thing)
+
+
+def test_a_wrong_call_in_the_tables_is_seen():
+    assert parameters(vaefast.functional.hierarchical_kl) == (["layers"], [])
+    assert parameters(vaefast.functional.free_bits_kl) != (["kl", "free_bits"], ["per", "nothing"])
+
+
+@pytest.mark.parametrize(
+    ("heading", "method", "tensors"),
+    [
+        ("Options of ELBOLoss", "__init__", 0),
+        ("Options of its call", "forward", 4),
+    ],
+)
+def test_the_tables_have_every_option(heading, method, tensors):
+    """Every keyword, once, in order."""
+    named = [name for cell in rows(heading) for name in re.findall(r"`(\w+)`", cell)]
+    positional, keywords = parameters(getattr(vaefast.ELBOLoss, method))
+    assert named == [*positional[tensors:], *keywords]
 
 
 @pytest.fixture(scope="module")
@@ -137,14 +214,18 @@ def built(tmp_path_factory):
         pytest.importorskip(package)
     out = tmp_path_factory.mktemp("guide")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(out / "trees")]
-    run = subprocess.run([*command, str(ROOT / "docs"), str(out / "html")], capture_output=True, text=True)
+    run = subprocess.run([*command, str(DOCS), str(out / "html")], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return out / "html"
 
 
 def test_it_builds_without_a_warning(built):
-    assert {path.stem for path in built.glob("*.html")} >= {page.removesuffix(".md") for page in PAGES}
-    assert (built / "_images" / "two_things.png").exists()
+    assert all((built / page).with_suffix(".html").exists() for page in PAGES)
+
+
+def test_the_plots_are_drawn(built):
+    for name in ("speed", "two_things"):
+        assert (built / "_images" / f"{name}.png").stat().st_size > 10_000
 
 
 def test_the_reference_holds_what_it_names(built):
@@ -156,15 +237,15 @@ def test_the_reference_holds_what_it_names(built):
 
 
 def test_the_two_things(tmp_path, capsys, monkeypatch):
-    """The script of docs/two_things.png: its closed forms agree with vaefast's estimates, its maximum with PCA's, and its figures
+    """The script of a plot: its closed forms agree with vaefast's estimates, its maximum with PCA's, and its figures
     with the page."""
     for package in ("matplotlib", "sklearn"):
         pytest.importorskip(package)
     from sklearn.decomposition import PCA
 
     torch.set_num_threads(1)
-    file, page = ROOT / "docs" / "two_things.py", (ROOT / "docs" / "from_the_elbo_to_code.md").read_text()
-    assert "\npython docs/two_things.py\n" in page and "](two_things.png)" in page
+    file, page = DOCS / "two_things.py", (DOCS / "from_the_elbo_to_code.md").read_text()
+    assert "\npython docs/two_things.py\n" in page and "](_generated/two_things.png)" in page
     monkeypatch.setattr(sys, "argv", [str(file), "--epochs", "10", "--out", str(tmp_path / "two_things.png")])
     script = runpy.run_path(str(file), run_name="__main__")
     first, *_, most = capsys.readouterr().out.strip().splitlines()

@@ -1,4 +1,4 @@
-"""The everyday call of ELBOLoss, which is checked and run in one step: what it takes, and what it leaves to Python."""
+"""The fast path of ELBOLoss, which checks and runs the common loss in one call: what it takes, and what it leaves to Python."""
 
 import math
 import subprocess
@@ -18,7 +18,7 @@ from vaefast import functional as VF
     ["bernoulli", "bernoulli_probs", "continuous_bernoulli", "gaussian", likelihoods.Laplace(0.5, target_scale=2.0)],
     ids=str,
 )
-def test_everyday_call_equals_the_general_one(likelihood):
+def test_fast_path_equals_the_general_one(likelihood):
     """The call that is checked in one step gives the bits of the other way, with its gradients."""
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         args = [t.to(dtype).requires_grad_() for t in loss_inputs(*LOSS_SHAPES[1])]
@@ -26,13 +26,13 @@ def test_everyday_call_equals_the_general_one(likelihood):
         for reduction in ("mean", "sum"):
             criterion = ELBOLoss(likelihood, reduction=reduction, beta=2)
             assert criterion.likelihood.numbers is not None
-            everyday, general = criterion(*args), criterion(*args, beta=2.0)
-            assert torch.equal(everyday, general)
-            for g, e in zip(torch.autograd.grad(everyday, args), torch.autograd.grad(general, args), strict=True):
+            fast, general = criterion(*args), criterion(*args, beta=2.0)
+            assert torch.equal(fast, general)
+            for g, e in zip(torch.autograd.grad(fast, args), torch.autograd.grad(general, args), strict=True):
                 assert torch.equal(g, e)
 
 
-def test_everyday_call_leaves_other_scales_to_python():
+def test_fast_path_leaves_other_scales_to_python():
     mean, x, mu, logvar = loss_inputs(*LOSS_SHAPES[1])
     changed = likelihoods.Gaussian()
     changed.logvar = 1
@@ -46,7 +46,7 @@ def test_everyday_call_leaves_other_scales_to_python():
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_everyday_call_leaves_the_unusual_to_python(place):
+def test_fast_path_leaves_the_unusual_to_python(place):
     class Subclass(torch.Tensor):
         pass
 
@@ -76,7 +76,7 @@ def test_everyday_call_leaves_the_unusual_to_python(place):
 @pytest.mark.parametrize(
     "base", [likelihoods.Bernoulli, likelihoods.ContinuousBernoulli, likelihoods.Gaussian, likelihoods.Laplace]
 )
-def test_everyday_call_heeds_a_subclass(base):
+def test_fast_path_heeds_a_subclass(base):
     class Smoothed(base):
         def operands(self, recon_x, x, mask=None):
             return super().operands(recon_x, 0.9 * x + 0.05, mask)
@@ -87,14 +87,14 @@ def test_everyday_call_heeds_a_subclass(base):
     torch.testing.assert_close(got, ELBOLoss(base())(recon_x, 0.9 * x + 0.05, mu, logvar))
 
 
-def test_everyday_call_refuses_an_infinite_scale():
+def test_fast_path_refuses_an_infinite_scale():
     likelihood = likelihoods.Gaussian()
     likelihood.logvar = math.inf
     with pytest.raises(ValueError, match="logvar must be a finite number, got inf"):
         ELBOLoss(likelihood)(*loss_inputs((3, 4), (3, 2)))
 
 
-def test_everyday_call_heeds_a_likelihood_that_is_not_its_own():
+def test_fast_path_heeds_a_likelihood_that_is_not_its_own():
     class Plain:  # no nn.Module
         def log_prob(self, recon_x, x, mask=None):
             return -(recon_x - x).square().sum(1)
@@ -104,7 +104,7 @@ def test_everyday_call_heeds_a_likelihood_that_is_not_its_own():
     torch.testing.assert_close(ELBOLoss(Plain())(*args), expected)
 
 
-def test_everyday_call_outlives_a_first_call_under_inference_mode():
+def test_fast_path_outlives_a_first_call_under_inference_mode():
     code = """
 import torch, vaefast
 args = [torch.zeros(2, n) for n in (3, 3, 1, 1)]
@@ -116,7 +116,7 @@ assert vaefast.ops.fast_elbo_loss("bernoulli", *args, 1.0, "mean", 1.0, ()) is n
 
 
 def test_the_first_call_may_come_in_a_mode():
-    """What the everyday call is known by does not depend on it."""
+    """What the fast path is known by does not depend on it."""
     program = """
 import torch, vaefast
 from torch._subclasses.fake_tensor import FakeTensorMode
