@@ -168,6 +168,32 @@ def test_double_backward_of_a_sample():
         torch.testing.assert_close(second, expected.detach())
 
 
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_a_compiled_sample_is_eagers(dynamic):
+    """The same noise, value and gradients, whichever of z and the KL is used; and no second derivative without a word."""
+    uses = (lambda z, kl: z.square().sum(), lambda z, kl: kl.sum(), lambda z, kl: z.square().sum() + 2 * kl.sum())
+    for use in uses:
+        for priors in (0, 2):
+            torch._dynamo.reset()
+
+            def total(*latent, use=use):
+                return use(*VF.rsample_kl(*latent))
+
+            compiled = torch.compile(total, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+            for batch in (4, 7):
+                torch.manual_seed(batch)
+                latent = torch.randn(2 + priors, batch, 3, dtype=torch.float64).unbind(0)
+                results = []
+                for function in (total, compiled):
+                    torch.manual_seed(5)
+                    results.append(eager_grads(lambda *a, f=function: f(*a) + sum(0 * t.sum() for t in a), latent))
+                torch.testing.assert_close(*results)
+    leaves = [t.clone().requires_grad_() for t in latent]
+    with pytest.raises(RuntimeError, match="create_graph=False|double backward"):
+        first = torch.autograd.grad(compiled(*leaves), leaves[0], create_graph=True)[0]
+        first.square().sum().backward()
+
+
 def test_samples_under_func():
     """torch.func rules the randomness: vmap raises unless it is told what to do; grad is right."""
     mu, logvar = torch.randn(4, 3), torch.zeros(4, 3)

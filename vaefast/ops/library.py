@@ -49,7 +49,7 @@ rsample = torch.ops.vaefast.rsample.default
 rsample_backward = torch.ops.vaefast.rsample_backward.default
 scale_ = torch.ops.vaefast.scale_.default
 
-sample_and_kl = torch.ops.vaefast.sample_and_kl.default  # rsample with a derivative; eager only
+sample_and_kl = torch.ops.vaefast.sample_and_kl.default  # rsample with a derivative
 
 _library = torch.library.Library("vaefast", "FRAGMENT")
 

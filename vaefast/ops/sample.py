@@ -1,45 +1,17 @@
-"""Reparameterized samples, with the KL where it is asked for: the autograd node and the function over it."""
+"""Reparameterized samples, with the KL where it is asked for.
+
+The autograd node, eager and compiled, is that of csrc/ops/sample_autograd.cpp. It calls rsample_vjp, which is here, where a
+backward pass must be differentiable or batched."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import reference
 from . import library
-from .dispatch import has_kernel, needs_composite, needs_grad
-from .vjp import bits, composite_vjp, spread
-
-
-class Rsample(torch.autograd.Function):
-    """(z, KL): a reparameterized sample, and the KL divergence of its distribution where `kl` asks for it."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, num_samples: int, kl: bool, batch_dims: int, generator: torch.Generator | None, *latent: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        ctx.options = (num_samples, kl, batch_dims)
-        ctx.needed = ctx.needs_input_grad[4:]
-        z, sums, key = library.rsample(latent, None, num_samples, kl, batch_dims, generator)
-        ctx.save_for_backward(key, *latent)
-        ctx.set_materialize_grads(False)
-        return z, sums
-
-    @staticmethod
-    def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> tuple[Tensor | None, ...]:
-        num_samples, kl, batch_dims = ctx.options
-        grad_kl = grad_kl if kl else None  # torch.compile hands in an empty one
-        if grad_z is None and grad_kl is None:
-            return (None,) * (4 + len(ctx.needed))
-        key, *latent = ctx.saved_tensors
-        needed = ctx.needed
-        if grad_kl is None:  # z does not depend on the prior
-            latent, needed = latent[:2], needed[:2]
-        backward = _rsample_vjp if needs_composite(grad_z, grad_kl) else library.rsample_backward
-        grads = backward(latent, key, grad_z, grad_kl, num_samples, batch_dims, bits(needed))
-        rest = len(ctx.needed) - len(needed)
-        return (None,) * 4 + tuple(spread(grads, needed)) + (None,) * rest
+from .dispatch import has_kernel, needs_grad
+from .vjp import composite_vjp
 
 
 def _rsample_vjp(
@@ -85,8 +57,6 @@ def rsample(
     samples = -1 if num_samples is None else num_samples
     if has_kernel(latent[0]):
         if needs_grad(latent):
-            if torch.compiler.is_compiling():
-                return Rsample.apply(samples, kl, batch_dims, generator, *latent)
             return library.sample_and_kl(latent, samples, kl, batch_dims, generator)
         return library.rsample(latent, None, samples, kl, batch_dims, generator)[:2]
     mu = latent[0]
