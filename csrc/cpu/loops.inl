@@ -36,7 +36,7 @@ void store(const T* from, int64_t n, void* target) {
 
 template <class Term, class T, size_t... k>
 inline void prepare_from(const T* const* operand, int64_t n, T* value, Operands<k...>) {
-  if constexpr (sizeof...(k) > 0) {
+  if constexpr (kPrepares<Term>) {
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) value[i] = Term::prepare(operand[k][i]...);
   }
@@ -44,7 +44,7 @@ inline void prepare_from(const T* const* operand, int64_t n, T* value, Operands<
 
 template <class Term, class T>
 void prepare(const T* const* operand, int64_t n, T* value) {
-  prepare_from<Term>(operand, n, value, PreparedFrom<Term>());
+  prepare_from<Term>(operand, n, value, typename Term::prepared_from());
 }
 
 template <class Term, class T, int gradients, size_t... k>
@@ -62,7 +62,7 @@ inline void map_from(const T* const* operand, int64_t n, T coef, T* value, T* co
 
 template <class Term, class T, int gradients>
 void map(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient) {
-  map_from<Term, T, gradients>(operand, n, coef, value, gradient, std::make_index_sequence<Term::arity>());
+  map_from<Term, T, gradients>(operand, n, coef, value, gradient, AllOperands<Term>());
 }
 
 template <class T>

@@ -12,9 +12,9 @@
 
 namespace vaefast::cuda {
 
-// Stands for a term where there is sampling alone.
-struct Nothing {
-  static constexpr int arity = 2, target = -1;
+// Placeholder term for sweeps that only sample.
+struct SamplingAlone : ElementwiseTerm {
+  static constexpr int arity = 2;
   template <class T>
   __device__ static T evaluate(T, T, T* d) {
     d[0] = d[1] = T(0);
@@ -132,19 +132,22 @@ __device__ void sweep_items(const Launch& l, const double (&grad_sum)[summed], C
   finish(l, total, grad_sum);
 }
 
-// Calls launch(term, sampling): the term that a sweep is of, and whether it samples, as types. Only the KL is sampled
-// with.
+// Calls launch(term, sampling) with a sweep's term and whether it samples, both as types. Beside samples there are
+// kernels of the KL terms alone.
+template <class Term, class Launcher>
+void with_sampling(bool samples, Launcher launch) {
+  if (!samples) launch(Term(), std::false_type());
+  else if constexpr (Term::is_kl) launch(Term(), std::true_type());
+}
 template <class Launcher, class... Term>
-void with_term(TermList<Term...>, int index, Launcher launch) {
+void with_term(TermList<Term...>, int index, bool samples, Launcher launch) {
   int i = 0;
-  ((i++ == index ? launch(Term(), std::false_type()) : void()), ...);
+  ((i++ == index ? with_sampling<Term>(samples, launch) : void()), ...);
 }
 template <class Launcher>
 void with_kernel(const SweepArgs& a, Launcher launch) {
-  if (a.sampling.samples == 0) with_term(Terms(), a.term, launch);
-  else if (a.term < 0) launch(Nothing(), std::true_type());
-  else if (Terms::arity[a.term] == GaussianKl::arity) launch(GaussianKl(), std::true_type());
-  else launch(GaussianKlPair(), std::true_type());
+  if (a.term < 0) launch(SamplingAlone(), std::true_type());
+  else with_term(Terms(), a.term, a.sampling.samples > 0, launch);
 }
 
 // The key, which the first thread also keeps for the backward pass.
