@@ -39,7 +39,7 @@ build_info = _C.build_info
 cpu_isa = _C.cpu_isa
 set_cpu_isa = _C.set_cpu_isa
 cached_bytes = _C.cached_bytes
-plain_elbo_loss = _C.plain_elbo_loss
+fast_elbo_loss = _C.fast_elbo_loss
 
 row_sum = torch.ops.vaefast.row_sum.default
 elbo = torch.ops.vaefast.elbo.default

@@ -16,7 +16,7 @@ from . import _ops, reference
 from ._paths import has_kernel, is_writable, needs_composite, needs_grad, traced_constant
 from ._vjp import Grads, bits, composite_vjp, fits_one_pass, kl_term, scaled, spread, sum_of, swept
 
-plain_elbo_loss = _ops.plain_elbo_loss  # elbo_loss of four ordinary tensors, or None; not for torch.compile
+fast_elbo_loss = _ops.fast_elbo_loss  # elbo_loss of four ordinary tensors, or None; not for torch.compile
 
 
 class RowSum(torch.autograd.Function):

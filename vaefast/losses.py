@@ -139,7 +139,7 @@ class ELBOLoss(nn.Module):
         ):
             # The checks below take as long as the kernel on a small batch. So the usual call is checked and run in one
             # step in C++, which returns None if anything about the tensors is unusual.
-            loss = autograd.plain_elbo_loss(
+            loss = autograd.fast_elbo_loss(
                 likelihood.term, recon_x, x, mu, logvar, self.beta, self.reduction, likelihood.target_scale, numbers
             )
             if loss is not None:

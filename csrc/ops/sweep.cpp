@@ -1,9 +1,6 @@
 #include "sweep.h"
 
 #include <ATen/ops/empty.h>
-#include <c10/core/DeviceType.h>
-
-#include <array>
 
 #include "backend.h"
 #include "buffers.h"
@@ -21,12 +18,6 @@ int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end) {
     expected = t.stride(d) * t.size(d);
   }
   return innermost < 0 ? 0 : innermost;
-}
-
-using Backends = std::array<Backend, size_t(at::COMPILE_TIME_MAX_DEVICE_TYPES)>;
-Backends& backends() {
-  static Backends all{};
-  return all;
 }
 
 }  // namespace
@@ -50,6 +41,13 @@ int find_term(const std::string& name) {
   std::string known;
   for (const char* each : Terms::names) known += std::string(known.empty() ? "" : ", ") + each;
   TORCH_CHECK_VALUE(false, "vaefast: no term is named '", name, "'; there are ", known);
+}
+
+double reduction_scale(const std::string& reduction, int64_t rows) {
+  if (reduction == "mean") return 1.0 / double(rows);
+  TORCH_CHECK_VALUE(reduction == "sum" || reduction == "none" || reduction == "elementwise",
+                    "vaefast: reduction must be 'none', 'sum', 'mean' or 'elementwise', got '", reduction, "'");
+  return 1.0;
 }
 
 Sweep::Sweep(int term, at::TensorList operands, int64_t batch_dims)
@@ -161,18 +159,5 @@ void Sweep::want_total() {
 }
 
 void Sweep::run() { backend(like_.device().type()).run(args, like_); }
-
-const Backend& backend(at::DeviceType device) {
-  const Backend& found = backends()[size_t(device)];
-  TORCH_CHECK_NOT_IMPLEMENTED(found.run, "vaefast: this build has no kernels for ", device);
-  return found;
-}
-
-bool has_backend(at::DeviceType device) { return backends()[size_t(device)].run != nullptr; }
-
-bool register_backend(at::DeviceType device, Backend each) {
-  backends()[size_t(device)] = each;
-  return true;
-}
 
 }  // namespace vaefast

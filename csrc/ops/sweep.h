@@ -16,6 +16,9 @@ VAEFAST_VISIBLE DType dtype_of(const at::Tensor& t);
 // Index of a term by its name; the error lists the names.
 int find_term(const std::string& name);
 
+// What a reduction multiplies the sum over `rows` rows by; ValueError where there is no such reduction.
+double reduction_scale(const std::string& reduction, int64_t rows);
+
 class Sweep {
  public:
   // The first batch_dims dimensions are rows, the others columns. An operand has the shape of the first one, or one
