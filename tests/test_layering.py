@@ -61,7 +61,7 @@ PYTHON = {
 def test_native_includes(folder):
     allowed, torch = NATIVE[folder]
     place = ROOT / folder
-    files = [place] if place.is_file() else [f for f in place.glob("*") if f.suffix in (".h", ".cpp", ".inl", ".cu")]
+    files = [place] if place.is_file() else [f for f in place.rglob("*") if f.suffix in (".h", ".cpp", ".inl", ".cu")]
     assert files
     for file in files:
         for quoted, angled in re.findall(r'#include (?:"(.+)"|<(.+)>)', file.read_text()):
@@ -91,7 +91,7 @@ def test_python_imports(module):
 
 def test_file_budgets():
     """Over the budget is a reason to look again: is there a second idea in the file?"""
-    for folder, pattern, budget in (("csrc", "**/*", 260), ("vaefast", "*.py", 370), (".", "setup.py", 135)):
+    for folder, pattern, budget in (("csrc", "**/*", 220), ("vaefast", "*.py", 370), (".", "setup.py", 135)):
         for file in (ROOT / folder).glob(pattern):
             if file.is_file() and file.suffix in (".h", ".cpp", ".inl", ".cu", ".cuh", ".py"):
                 assert len(file.read_text().splitlines()) <= budget, file
