@@ -1,4 +1,5 @@
-// The hot kernels: float or half, 16 bytes to an access, several accesses in flight. Compute is in float.
+// The hot kernels. They read and write float or half, 16 bytes at a time with several accesses in flight, and compute
+// in float.
 #include "items.h"
 
 namespace vaefast::cuda {
@@ -15,8 +16,8 @@ constexpr int resident() {
   return Term::arity > 3 ? 1 : Term::light && size == 4 && !backward ? 3 : 2;
 }
 
-// What one lane does with a vector of neighbours in a chunk of a row: load, compute, sample, store. `size` is an
-// element's in bytes: 4 for float, 2 for the halves. Samples come four at a time, as the noise does.
+// What one lane does with a vector of neighbours: load, compute, sample, store. An element has `size` bytes: 4 for
+// float, 2 for the halves. Samples come four at a time, as the noise does.
 template <class Term, int size, bool gradients, bool sampling>
 struct Lane {
   static constexpr int n = sampling ? 4 : 16 / size;  // elements of a vector
@@ -29,11 +30,12 @@ struct Lane {
   };
 
   const SweepArgs& a;
-  const bool brain, bytes;  // whether halves are bfloat16, and whether data are
+  const bool brain;  // halves are bfloat16
+  const bool bytes;  // data are uint8 or bool
   const float target_scale;
   NoiseKey key;
 
-  // Of the chunk that the lane is in.
+  // Of the chunk that the lane has entered.
   int64_t row, begin;
   float coef;
   float same[arity];  // operands that do not vary along the row

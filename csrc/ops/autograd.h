@@ -1,6 +1,6 @@
 // What the two autograd nodes share. They are in C++ because a Python Function costs as much per call as a small
-// batch's arithmetic. Whatever else may be asked of a backward pass (a retained graph, create_graph, batched gradients)
-// goes to vaefast::elbo_vjp and rsample_vjp, which Python implements (vaefast/autograd.py).
+// batch's arithmetic. A backward pass of which more is asked (a retained graph, create_graph, batched gradients) goes
+// to vaefast::elbo_vjp and rsample_vjp, which Python implements (vaefast/autograd.py).
 #pragma once
 
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -24,7 +24,7 @@ inline int64_t required_gradients(at::TensorList tensors) {
   return bits;
 }
 
-// Between an optional tensor and one that may be undefined, which is how a list of saved tensors holds it.
+// An optional tensor from one that may be undefined, and back; lists of saved tensors hold the latter.
 inline OptionalTensor given(const Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
 inline Tensor or_undefined(const OptionalTensor& t) { return t.value_or(Tensor()); }
 

@@ -28,13 +28,13 @@ class LossOperator<Result(Before...), After...> {
  public:
   explicit LossOperator(const char* name) : handle_(find_operator<Flat>(name)) {}
 
-  // Calls what the dispatcher has under the name.
+  // Calls the operator.
   Result operator()(Before... before, const LossOptions& o, After... after) const {
     return handle_.call(std::forward<Before>(before)..., o.mask, o.weight, o.kl_weight, o.beta, o.reduction,
                         o.batch_dims, o.target_scale, std::forward<After>(after)...);
   }
 
-  // What to register of a function that takes the struct.
+  // The function to register, of one that takes the struct.
   template <Result (*function)(Before..., const LossOptions&, After...)>
   static Result flat(Before... before, const OptionalTensor& mask, const OptionalTensor& weight,
                      const OptionalTensor& kl_weight, double beta, std::string reduction, int64_t batch_dims,

@@ -1,11 +1,11 @@
-// The loss in one pass over its operands: two sweeps, of the likelihood's term and of the KL's.
+// The loss in one pass over its operands. It is two sweeps: the likelihood's term, and the KL.
 #include "ops.h"
 #include "sweep.h"
 
 namespace vaefast {
 namespace {
 
-// `place`: where the gradient by the prediction goes; it is returned all the same.
+// The gradient by the prediction is written to `place` where that is given.
 Loss elbo_into(const OptionalTensor& place, const std::string& likelihood, at::TensorList operands,
                at::TensorList latent, const LossOptions& options, int64_t gradients) {
   TORCH_CHECK_VALUE(!operands.empty() && !latent.empty(), "vaefast: elbo needs operands and latent");

@@ -66,12 +66,12 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
       grads = vjp(data["likelihood"].toStringRef(), operands, latent, options, gradients, grad);
     } else {
       static const auto scale = find_operator<decltype(scale_)>("vaefast::scale_");
-      data["has_gradients"] = false;  // they are given away
+      data["has_gradients"] = false;  // the caller gets them
       scale.call(grads, grad);
     }
     auto next = grads.begin();
     for (size_t k = 0; k < arity + latents; ++k) {
-      // What becomes of a gradient must not disturb a retained graph.
+      // A gradient is the caller's, who may write to it; a retained graph must not see that.
       if (gradients >> k & 1) result[k] = given_away(*next++);
     }
     return result;

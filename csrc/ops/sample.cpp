@@ -1,4 +1,4 @@
-// Reparameterized samples, with the KL of their distribution where it is asked for, and their backward pass.
+// Reparameterized samples and their backward pass, with the KL of the latents where it is asked for.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 

@@ -1,4 +1,4 @@
-// Scaling in place.
+// Scales tensors in place.
 #include "backend.h"
 #include "ops.h"
 

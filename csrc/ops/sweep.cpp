@@ -8,7 +8,7 @@
 namespace vaefast {
 namespace {
 
-// The one stride by which dimensions [begin, end) of t advance together, or -1 where there is none.
+// The stride by which dimensions [begin, end) of t advance as if they were one dimension; -1 where there is none.
 int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end) {
   int64_t innermost = -1, expected = -1;
   for (int64_t d = end - 1; d >= begin; --d) {
@@ -90,7 +90,7 @@ View Sweep::view(const at::Tensor& tensor) {
     alive_.push_back(t = tensor.contiguous());
     row = joint_stride(t, 0, batch_dims_), col = joint_stride(t, batch_dims_, t.dim());
   }
-  if (full && args.cols == 1) col = 1;  // so that one column is read as a contiguous vector where it is one
+  if (full && args.cols == 1) col = 1;  // the stride of a single column is free; 1 lets it be read as a vector
   return {pointer(t), dtype, row, col};
 }
 
@@ -112,7 +112,7 @@ void Sweep::set_coef(double scale, const std::optional<at::Tensor>& coef) {
   args.scale = scale;
   if (!coef) return;
   args.coef = view(*coef);
-  if (args.cols == 1) args.coef.col_stride = 0;  // a row's weight, of whatever shape
+  if (args.cols == 1) args.coef.col_stride = 0;  // one column: the weight of an element is its row's
 }
 
 at::Tensor Sweep::want_row_sums() {

@@ -1,4 +1,4 @@
-// One term: its value and its gradients.
+// One term: its value and its gradients, in one sweep.
 #include <ATen/ops/empty.h>
 
 #include "ops.h"
