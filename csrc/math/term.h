@@ -1,15 +1,14 @@
-// What an elementwise term is. Their formulas are in terms/, by family; terms.h has THE list of them.
+// What an elementwise term is. The formulas are in terms/, by family; terms.h has THE list of them.
 //
 // A term is a struct that derives from ElementwiseTerm and has
-//   name           how Python asks for it: torch.ops.vaefast.row_sum(name, ...)
-//   arity          the number of its operands, at most kMaxOperands; the prediction comes first
-//   evaluate       returns the term of one element, in nats, and writes its derivative by every operand to d
+//   name      how Python asks for it: torch.ops.vaefast.row_sum(name, ...)
+//   arity     the number of its operands, at most kMaxOperands; the prediction comes first
+//   evaluate  returns the term of one element, in nats, and writes its derivative by every operand to d
 // and, where they differ from ElementwiseTerm's,
-//   target         the operand that holds data; it is multiplied by target_scale and may be bool or uint8
-//   is_kl          whether it is a KL divergence of the latents: only those are computed together with samples
-//   light          whether it needs few registers: a GPU's multiprocessor then holds one more block of its fastest
-//   kernel prepare        one number, from the operands that `prepared_from` lists; evaluate takes it after the
-//   operands
+//   target    the operand that holds data; it is multiplied by target_scale and may be bool or uint8
+//   is_kl     whether it is a KL divergence of the latents; only those are computed together with samples
+//   light     whether it needs few registers; a GPU's multiprocessor then holds three blocks of its float kernel
+//   prepare   makes one number of the operands that `prepared_from` lists; evaluate takes it after the operands
 //
 // `prepare` is there for speed. A CPU runs it over many elements before it runs evaluate over them: two short loops
 // keep more elements in flight than one loop whose chain of dependent operations is long. Where each of its operands is
