@@ -1,8 +1,7 @@
-// The one interface between ops/ (which knows tensors) and the kernels (which do not).
+// The one interface between ops/, which knows tensors, and the kernels, which do not.
 //
-// There is one shape of kernel that computes, the sweep: operands are read once, as a (rows, cols) matrix each; the
-// term's value and its gradient by every operand come out in the same pass, and so do reparameterized samples when they
-// are asked for.
+// One shape of kernel computes: the sweep. It reads every operand once, as a (rows, cols) matrix. The term's value and
+// its gradient by every operand come out in the same pass, and so do reparameterized samples where they are asked for.
 #pragma once
 
 #include <atomic>
@@ -10,7 +9,7 @@
 
 #include "math/terms.h"
 
-// Seen by other libraries, too.
+// Other libraries may use what is marked.
 #define VAEFAST_VISIBLE __attribute__((visibility("default")))
 
 namespace vaefast {
@@ -22,20 +21,20 @@ inline int64_t itemsize(DType dtype) {
   return bytes[int(dtype)];
 }
 
-// Element (r, c) lies at data + (r * row_stride + c * col_stride) * itemsize; col_stride is 0 or 1. Read, a stride of 0
-// broadcasts. Written, it sums, which is the adjoint of broadcasting: over the row for col_stride 0, over everything
-// for both 0. (A gradient is either elementwise or summed over everything.)
+// Element (r, c) lies at data + (r * row_stride + c * col_stride) * itemsize; col_stride is 0 or 1. Where a view is
+// read, a stride of 0 broadcasts. Where it is written, a stride of 0 sums, which is the adjoint of broadcasting: over
+// the row for col_stride 0, over everything for both 0. A gradient is either elementwise or summed over everything.
 struct View {
   void* data = nullptr;  // null: not given, or not wanted
   DType dtype = DType::f32;
   int64_t row_stride = 0, col_stride = 0;
 };
 
-// Where the noise's seed and offset stand: here, or in memory of the sweep's device.
+// The noise's seed and offset, given here or in memory of the sweep's device.
 struct NoiseKey {
   uint64_t seed = 0, offset = 0;
-  const int64_t *seed_at = nullptr, *offset_at = nullptr;  // where given, *seed_at and *offset_at + offset
-  int64_t* store = nullptr;                                // where both are kept for the backward pass
+  const int64_t *seed_at = nullptr, *offset_at = nullptr;  // not null: the key is *seed_at and *offset_at + offset
+  int64_t* store = nullptr;  // not null: the kernel keeps both there for the backward pass
 
   VAEFAST_HD NoiseKey resolved() const {
     NoiseKey key;
@@ -45,26 +44,27 @@ struct NoiseKey {
   }
 };
 
-// z[k] = operand[0] + exp(operand[1] / 2) * eps[k], eps of flat element i being the normal (seed, offset, i).
+// z[k] = operand[0] + exp(operand[1] / 2) * eps[k]. The eps of flat element i is the normal of (seed, offset, i).
 struct Sampling {
   int64_t samples = 0;  // 0: no sampling
   NoiseKey key;
   View z;       // forward: (samples * rows, cols), written
-  View grad_z;  // backward: the same shape, read; its adjoint is added to grad[0] and grad[1]
+  View grad_z;  // backward: of the same shape, read; its adjoint is added to grad[0] and grad[1]
 };
 
 struct SweepArgs {
-  int term = -1;      // index into Terms; -1: sampling alone, of operands mu and logvar
+  int term = -1;      // index into Terms; -1: sampling alone, from the operands mu and logvar
   bool wide = false;  // compute in double; otherwise in float
   int64_t rows = 0, cols = 0;
   View operand[kMaxOperands];
   double target_scale = 1;
-  View mask;         // elements where it is 0 contribute neither to value nor to gradient, whatever they hold
+  View mask;         // where it is 0, an element adds nothing to value and gradients, whatever it holds
   View value;        // the term, elementwise (col_stride 1) or summed over rows (col_stride 0)
-  double scale = 1;  // the loss's derivative by element (r, c) of the value is scale * coef(r, c)
+  double scale = 1;  // times coef(r, c): the loss's derivative by element (r, c) of the value
   View coef;         // not given: 1
   View grad[kMaxOperands];
-  // scale * (sum over rows of coef * row sum), and what stands in *addend: to memory of the device, and to a tensor
+  // The total is scale * (sum over rows of coef * row sum) + *addend. It goes to `total`, in the device's memory, and
+  // to the tensor `loss`.
   const double* addend = nullptr;
   double* total = nullptr;
   View loss;
@@ -77,36 +77,37 @@ struct SweepArgs {
 
 namespace cpu {
 
-// A sweep is cut into tiles by its shape alone; each tile's sums go to their own slots of `partial`, and `finish` adds
-// them in order. So any number of threads gives the same bits, whoever runs which tile.
+// A sweep is cut into tiles by its shape alone. Each tile's sums go to their own slots of `partial`, and `finish` adds
+// them in order. So any number of threads gives the same bits, whichever thread runs a tile.
 int64_t partial_count(const SweepArgs& args);
 void finish(const SweepArgs& args, double* partial);
 
-// The tiles lie in parts, one for each thread. `run_part` runs its own, whose memory the thread's caches may still
-// hold, and then what is left of all the others: a thread that starts late, or shares its core with a data loader, does
-// less, and one that never starts is not missed. most_parts: for how many a thread is worth starting.
-struct alignas(64) Taken {  // of one part; on a cache line of its own
+// The tiles are divided into parts, one for each thread. `run_part` runs the tiles of its own part, whose memory the
+// thread's caches may still hold, and then what is left of the others. So a thread that starts late, or shares its core
+// with a data loader, does less, and one that never starts is not missed. most_parts: more threads than that do not
+// pay.
+struct alignas(64) Taken {  // how many tiles of one part are taken; on a cache line of its own
   std::atomic<int64_t> tiles = 0;
 };
 int64_t most_parts(const SweepArgs& args);
 void run_part(const SweepArgs& args, double* partial, Taken* taken, int64_t parts, int64_t own);
 
-// Instruction sets, in ascending order. The best that the machine has is used, or the one that VAEFAST_CPU_ISA names.
+// Instruction sets in ascending order. The best one of the machine is used, or the one that VAEFAST_CPU_ISA names.
 constexpr const char* kIsaNames[] = {"baseline", "avx2", "avx512"};
 constexpr int kIsaCount = 3;
 bool isa_supported(int isa);
-int isa_in_use();  // throws std::invalid_argument where VAEFAST_CPU_ISA names none that the machine has
+int isa_in_use();  // std::invalid_argument where the machine has not what VAEFAST_CPU_ISA names
 void use_isa(int isa);
 
 }  // namespace cpu
 
 namespace cuda {
 
-// Everything is put on `stream`, a cudaStream_t, and nothing waits. Throws std::runtime_error where CUDA reports one.
+// Queues everything on `stream`, a cudaStream_t, and waits for nothing. std::runtime_error where CUDA reports an error.
 size_t scratch_bytes(const SweepArgs& args);
 void run(const SweepArgs& args, void* scratch, void* stream);
 
-// Multiplies tensors by a factor that lies on the device; where it is 1, nothing is touched.
+// Multiplies tensors by a factor in the device's memory. Where it is 1, nothing is read or written.
 constexpr int kMaxScaled = 8;
 struct ScaleArgs {
   View tensor[kMaxScaled];

@@ -1,4 +1,4 @@
-// Which instruction set's loops run: chosen once, at first use.
+// Chooses the instruction set whose loops run, once, at first use.
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>

@@ -1,6 +1,6 @@
 // AVX2 with FMA: x86-64 since 2013.
 #if defined(__x86_64__)
-#define VAEFAST_FMA  // all formulas are inlined here
+#define VAEFAST_FMA  // every formula is inlined into this file's loops
 
 #include <immintrin.h>
 

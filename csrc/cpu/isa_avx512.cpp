@@ -1,6 +1,6 @@
 // AVX-512 F, BW, DQ and VL: x86-64 servers since 2017.
 #if defined(__x86_64__)
-#define VAEFAST_FMA  // all formulas are inlined here
+#define VAEFAST_FMA  // every formula is inlined into this file's loops
 
 #include <immintrin.h>
 
@@ -23,7 +23,7 @@ namespace vaefast::cpu {
 namespace avx512 {
 constexpr int kLanes = 8;
 typedef uint64_t Lanes __attribute__((vector_size(64)));
-// The plain intrinsic names an undefined register, of which GCC 12 warns.
+// The intrinsic without a mask reads an undefined register, and GCC 12 warns of that.
 inline Lanes multiply_low(Lanes a, Lanes b) { return Lanes(_mm512_maskz_mul_epu32(0xff, __m512i(a), __m512i(b))); }
 #include "loops.inl"
 }  // namespace avx512

@@ -1,4 +1,4 @@
-// The machine that the compiler targets by default (SSE2 on x86-64, NEON on aarch64).
+// The instruction set that the compiler targets by default: SSE2 on x86-64, NEON on aarch64.
 #include <type_traits>
 #include <utility>
 

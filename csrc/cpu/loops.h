@@ -1,4 +1,4 @@
-// The loops over one tile that are compiled once per instruction set. Everything else on the CPU is compiled once.
+// The loops over one tile. They are compiled once for each instruction set, everything else on the CPU once.
 #pragma once
 
 #include "../kernels.h"
@@ -15,7 +15,8 @@ struct Loops {
   using Store = void (*)(const T* from, int64_t n, void* to);
   // value[i] = what the term prepares of operands[i]
   using Prepare = void (*)(const T* const* operand, int64_t n, T* value);
-  // value[i] = term(operands[i]), of what it prepared in value[i]; gradient[k][i] = coef * its derivative by operand k
+  // value[i] = the term, from operands[i] and what it prepared in value[i]; gradient[k][i] = coef * its derivative by
+  // operand k
   using Map = void (*)(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient);
 
   Load load[5];    // by DType
@@ -24,17 +25,17 @@ struct Loops {
   Map value[Terms::size];  // no gradient
   Map first[Terms::size];  // value, and gradient by the first operand
   Map all[Terms::size];    // value, and gradient by every operand
-  // to[r * stride] = the sum of row r: of pairs in T, then of lanes in double, in a fixed order
+  // to[r * stride] = the sum of row r, in a fixed order: pairs in T, then lanes in double
   void (*sums)(const T* x, int64_t rows, int64_t cols, double* to, int64_t stride);
   void (*multiply)(T* x, const T* by, int64_t n);    // x *= by
   void (*keep)(T* x, const T* mask, int64_t n);      // x = mask != 0 ? x : 0
   void (*stddev)(const T* logvar, int64_t n, T* s);  // exp(logvar / 2)
   void (*reparameterize)(const T* mu, const T* s, const float* eps, int64_t n, T* z);
-  // the gradients by mu and logvar: written, or added to what is there
+  // the gradients by mu and logvar: [0] writes them, [1] adds them to what is there
   void (*adjoint[2])(const T* grad_z, const T* s, const float* eps, int64_t n, T* grad_mu, T* grad_logvar);
 };
 
-// The normals of `blocks` (rounded up to 16) blocks of four elements.
+// The normals of `blocks` blocks of four elements; `blocks` is rounded up to a multiple of 16.
 using Normals = void (*)(uint64_t seed, uint64_t offset, uint64_t first_block, int64_t blocks, float* z);
 
 struct Isa {

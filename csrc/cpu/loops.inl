@@ -1,5 +1,5 @@
-// Included once per instruction set, inside its target region and namespace (see isa_*.cpp). Plain branch-free loops:
-// the compiler vectorizes them. `ivdep`: a gradient may overwrite its own operand in place, element by element.
+// Included once for each instruction set, inside its target region and namespace (isa_*.cpp). The compiler vectorizes
+// these branch-free loops. `ivdep` allows it although a gradient may overwrite its own operand, element by element.
 
 inline float widen(float x) { return x; }
 inline double widen(double x) { return x; }
@@ -19,7 +19,7 @@ void load(const void* source, int64_t stride, int64_t n, double scale, T* to) {
   const From* from = static_cast<const From*>(source);
   const T factor = T(scale);
   if (stride == 0) {
-    const T x = n == 0 ? T(0) : T(widen(from[0])) * factor;  // nothing lies there if n is 0
+    const T x = n == 0 ? T(0) : T(widen(from[0])) * factor;  // if n is 0, there is no element to read
     for (int64_t i = 0; i < n; ++i) to[i] = x;
   } else {
 #pragma GCC ivdep
@@ -36,7 +36,7 @@ void store(const T* from, int64_t n, void* target) {
 
 template <class Term, class T, size_t... k>
 inline void prepare_from(const T* const* operand, int64_t n, T* value, Operands<k...>) {
-  if constexpr (sizeof...(k) > 0) {
+  if constexpr (kPrepares<Term>) {
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) value[i] = Term::prepare(operand[k][i]...);
   }
@@ -44,7 +44,7 @@ inline void prepare_from(const T* const* operand, int64_t n, T* value, Operands<
 
 template <class Term, class T>
 void prepare(const T* const* operand, int64_t n, T* value) {
-  prepare_from<Term>(operand, n, value, PreparedFrom<Term>());
+  prepare_from<Term>(operand, n, value, typename Term::prepared_from());
 }
 
 template <class Term, class T, int gradients, size_t... k>
@@ -62,16 +62,16 @@ inline void map_from(const T* const* operand, int64_t n, T coef, T* value, T* co
 
 template <class Term, class T, int gradients>
 void map(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient) {
-  map_from<Term, T, gradients>(operand, n, coef, value, gradient, std::make_index_sequence<Term::arity>());
+  map_from<Term, T, gradients>(operand, n, coef, value, gradient, AllOperands<Term>());
 }
 
 template <class T>
 inline double sum(const T* x, int64_t n) {
   constexpr int lanes = 8;
-  double even[lanes] = {}, odd[lanes] = {};  // whose additions overlap
+  double even[lanes] = {}, odd[lanes] = {};  // two, so that their additions overlap
   int64_t i = 0;
   for (; i + 4 * lanes <= n; i += 4 * lanes) {
-    T pair[2 * lanes];  // of elements 16 apart: whole vectors are added, without shuffles
+    T pair[2 * lanes];  // sums of elements 16 apart: that adds whole vectors, without shuffles
     for (int j = 0; j < 2 * lanes; ++j) pair[j] = x[i + j] + x[i + 2 * lanes + j];
     for (int j = 0; j < lanes; ++j) even[j] += double(pair[j]);
     for (int j = 0; j < lanes; ++j) odd[j] += double(pair[lanes + j]);
@@ -80,14 +80,14 @@ inline double sum(const T* x, int64_t n) {
     for (int j = 0; j < lanes; ++j) even[j] += double(x[i + j]);
   double rest = 0;
   for (; i < n; ++i) rest += double(x[i]);
-  if (n < lanes) return rest;  // the lanes are 0
+  if (n < lanes) return rest;  // all lanes are 0
   for (int j = 0; j < lanes; ++j) even[j] += odd[j];
   return (((even[0] + even[4]) + (even[2] + even[6])) + ((even[1] + even[5]) + (even[3] + even[7]))) + rest;
 }
 
 template <class T>
 void sums(const T* x, int64_t rows, int64_t cols, double* to, int64_t stride) {
-  // 0 + x, for a sum is never -0
+  // A sum is never -0, so 0 is added to a single element.
   for (int64_t r = 0; r < rows; ++r) to[r * stride] = cols == 1 ? 0.0 + double(x[r]) : sum(x + r * cols, cols);
 }
 
@@ -125,9 +125,9 @@ void adjoint(const T* grad_z, const T* s, const float* eps, int64_t n, T* grad_m
   }
 }
 
-// math::philox for many blocks at once, one in each 64-bit lane, its words in the lanes' lower halves. The compiler
-// makes no such multiplications of plain loops, so these are of vectors: Lanes, of kLanes 64-bit lanes, and their
-// multiplication come with the instruction set.
+// math::philox for many blocks at once: one block in each 64-bit lane, its words in the lanes' lower halves. A compiler
+// does not find these multiplications in a scalar loop, so they are written with vectors. Each instruction set brings
+// Lanes, a vector of kLanes 64-bit lanes, and multiply_low.
 struct Counters {
   Lanes w[4];
 
@@ -148,8 +148,8 @@ struct Counters {
   }
 };
 
-// `blocks` blocks of four normals, rounded up to 16: whole vectors, so that an element's bits do not depend on where
-// its row ends. Philox in two loops for the same reason as a term that prepares.
+// `blocks` blocks of four normals, rounded up to a multiple of 16. Whole vectors are computed, so that an element's
+// bits do not depend on where its row ends. Philox runs in two loops for the reason that a term prepares (math/term.h).
 void normals(uint64_t seed, uint64_t offset, uint64_t first_block, int64_t blocks, float* z) {
   constexpr int64_t most = 64;
   for (int64_t done = 0; done < blocks; done += most) {

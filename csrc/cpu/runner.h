@@ -1,5 +1,5 @@
-// What a sweep does with a tile: its operands are brought into L1, the loops of an instruction set run over them, and
-// the outputs are written back.
+// What a sweep does with a tile: it brings the operands into L1, runs the loops of an instruction set over them, and
+// writes the outputs back.
 #pragma once
 
 #include "tiles.h"
@@ -27,7 +27,7 @@ class TileRunner {
 
     double* partial = partial_;
     if (a_.sums_value()) {
-      View rows;  // row sums, wherever they go from the partial sums
+      View rows;  // row sums, into the partial sums; finish brings them to their place
       scatter(loops_, value_, rows, t, partial, tiling_.col_tiles);
       partial += a_.rows * tiling_.col_tiles;
     } else if (a_.value.data) {
@@ -92,7 +92,7 @@ class TileRunner {
       map(operand_, n, coef, value_, gradient_);
       return;
     }
-    // Of like sizes, and multiples of 16, so that vectors end where they do in a sweep that is not cut.
+    // Chunks have like sizes, in multiples of 16, so that vectors end where they do in a tile that is not cut.
     const int64_t chunks = std::max<int64_t>(1, n / kChunk), chunk = ((n + chunks - 1) / chunks + 15) / 16 * 16;
     for (int64_t begin = 0; begin < n; begin += chunk) {
       const int64_t size = std::min(chunk, n - begin);
@@ -108,7 +108,7 @@ class TileRunner {
     }
   }
 
-  // What of operand k is not read yet: the next tile where this one is in a buffer already.
+  // What to prefetch of operand k: the next tile, where this one is in a buffer already.
   Lines operand_lines(int k, const Tile& t, int64_t ahead) const {
     if (operand_[k] == operand_buffer_[k]) return Lines(a_.operand[k], t, t.size());
     return ahead == 0 || asks_in_order() ? Lines(a_.operand[k], t, ahead) : Lines();
@@ -138,7 +138,7 @@ class TileRunner {
       const Tile out{row, t.col, t.rows, t.cols};
       draw(key, first, t, out);
       const float* eps = normal_buffer_ + first % 4;
-      if (k == 0) loops_.stddev(operand_[1], n, stddev_);  // after the noise, which gave memory time to bring logvar
+      if (k == 0) loops_.stddev(operand_[1], n, stddev_);  // after the noise, during which memory brought logvar
       if (backward) {
         const bool add = a_.term >= 0 || k > 0;
         const T* grad_z = gather(loops_, s.grad_z, out, 1, scratch_);
@@ -151,7 +151,7 @@ class TileRunner {
     }
   }
 
-  // Noise for the tile, from element `first` on, while memory brings what is then read and written.
+  // Makes the tile's noise, from element `first` on, while memory brings what is read and written after it.
   void draw(const NoiseKey& key, uint64_t first, const Tile& t, const Tile& out) {
     const int64_t blocks = (int64_t(first % 4) + t.size() + 3) / 4;
     if (!far_) return normals_(key.seed, key.offset, first / 4, blocks, normal_buffer_);
@@ -169,8 +169,7 @@ class TileRunner {
     }
   }
 
-  // Elements: of a chunk, and how far ahead of one memory is asked. Shorter or nearer ones, and longer or farther ones,
-  // took longer.
+  // In elements: a chunk, a chunk of noise, and how far ahead to prefetch. Smaller and larger ones took longer.
   static constexpr int64_t kChunk = 256, kNoiseChunk = 128, kAhead = 512;
 
   const SweepArgs& a_;
@@ -183,7 +182,7 @@ class TileRunner {
   T* gradient_[kMaxOperands];
   alignas(64) T operand_buffer_[kMaxOperands][kTile], gradient_buffer_[kMaxOperands][kTile];
   alignas(64) T value_[kTile], scratch_[kTile], stddev_[kTile];
-  alignas(64) float normal_buffer_[kTile + 128];  // a tile, its start within a block of 4, and a whole vector more
+  alignas(64) float normal_buffer_[kTile + 128];  // a tile, its start within a block of 4, and one whole vector
 };
 
 }  // namespace vaefast::cpu

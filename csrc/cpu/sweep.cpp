@@ -1,5 +1,5 @@
-// The sweep on the CPU: cuts the work into tiles by its shape alone, shares them among threads, and adds their sums in
-// order. The threads are the caller's (ops/cpu.cpp).
+// The sweep on the CPU. Its shape alone decides the tiles; threads share them, and their sums are added in order. The
+// threads are the caller's (ops/cpu.cpp).
 #include <algorithm>
 
 #include "runner.h"
@@ -7,8 +7,8 @@
 namespace vaefast::cpu {
 namespace {
 
-// Tiles that a thread is started for, and takes at once: about 16 thousand elements, a few times what starting it
-// costs.
+// How many tiles a thread takes at once, and is started for: about 16 thousand elements, which take a few times as long
+// as starting it.
 constexpr int64_t kGrain = 16;
 
 int64_t tile_count(const Tiling& tiling) { return tiling.row_tiles * tiling.col_tiles; }
@@ -22,7 +22,7 @@ void run(const SweepArgs& a, const Loops<T>& loops, Normals normals, double* par
   for (int64_t k = own; k < own + parts; ++k) {
     const int64_t part = k % parts, first = tiles * part / parts, end = tiles * (part + 1) / parts;
     std::atomic<int64_t>& next = taken[part].tiles;
-    while (first + next.load(std::memory_order_relaxed) < end) {  // only looks at what is used up
+    while (first + next.load(std::memory_order_relaxed) < end) {  // a part that is used up is not written to
       const int64_t begin = first + next.fetch_add(kGrain, std::memory_order_relaxed);
       for (int64_t i = begin; i < std::min(begin + kGrain, end); ++i) {
         const int64_t row = i / tiling.col_tiles * tiling.rows_per_tile, col = i % tiling.col_tiles * kTile;

@@ -1,4 +1,4 @@
-// The tiles that a sweep is cut into, and how they get into L1, in the compute type, and back to memory.
+// The tiles that a sweep is cut into. They are brought into L1 in the compute type, and written back to memory.
 #pragma once
 
 #include <algorithm>
@@ -8,14 +8,14 @@
 
 namespace vaefast::cpu {
 
-// Whole rows where they are short, part of one row where it is long.
+// A tile is whole rows where rows are short, and part of one row where they are long.
 struct Tiling {
   int64_t rows_per_tile, row_tiles, col_tiles;
 
   explicit Tiling(const SweepArgs& a) {
     rows_per_tile = std::max<int64_t>(1, kTile / std::max<int64_t>(1, a.cols));
     row_tiles = (a.rows + rows_per_tile - 1) / rows_per_tile;
-    col_tiles = std::max<int64_t>(1, (a.cols + kTile - 1) / kTile);  // empty rows have a sum, too
+    col_tiles = std::max<int64_t>(1, (a.cols + kTile - 1) / kTile);  // also for empty rows, which have a sum
   }
 };
 
@@ -32,10 +32,11 @@ inline char* at(const View& v, int64_t row, int64_t col) {
 template <class T>
 constexpr DType kComputeType = std::is_same_v<T, float> ? DType::f32 : DType::f64;
 
-// Whether the tile's elements of v lie one after another; directly, as the loops take them.
+// Whether the tile's elements of v lie one after another.
 inline bool is_contiguous(const View& v, const Tile& t) {
   return v.col_stride == 1 && (t.rows == 1 || v.row_stride == t.cols);
 }
+// Whether a loop can use them where they lie: they are also of the compute type.
 template <class T>
 bool is_direct(const View& v, const Tile& t) {
   return v.dtype == kComputeType<T> && is_contiguous(v, t);
@@ -43,7 +44,7 @@ bool is_direct(const View& v, const Tile& t) {
 
 inline bool is_one_number(const View& v) { return v.row_stride == 0 && v.col_stride == 0; }
 
-// The tile of v as contiguous T: where it lies if it is that already, else brought into `buffer`.
+// The tile of v as contiguous T: in its place if it is that already, otherwise in `buffer`.
 template <class T>
 const T* gather(const Loops<T>& loops, const View& v, const Tile& t, double scale, T* buffer) {
   if (scale == 1 && is_direct<T>(v, t)) return reinterpret_cast<const T*>(at(v, t.row, t.col));
@@ -57,7 +58,7 @@ const T* gather(const Loops<T>& loops, const View& v, const Tile& t, double scal
   return buffer;
 }
 
-// Writes a tile out: elementwise, or its row sums into `partial`.
+// Writes a tile element by element, or its row sums into `partial`.
 template <class T>
 void scatter(const Loops<T>& loops, const T* x, const View& v, const Tile& t, double* partial, int64_t col_tiles) {
   if (v.col_stride == 0) {
@@ -69,16 +70,16 @@ void scatter(const Loops<T>& loops, const T* x, const View& v, const Tile& t, do
   }
 }
 
-// Whether a sweep is so large that asking memory ahead pays. Its tiles are then computed in chunks, before each of
-// which memory is asked for what comes next: processors do so by themselves, but only up to the end of a page. In the
-// cache the requests cost more than they bring; beside noise, which takes longer, they pay from fewer elements on.
+// Whether a sweep is so large that prefetching pays. Its tiles are then computed in chunks, and before each chunk
+// memory is asked for the next. Processors prefetch by themselves, but only up to the end of a page. What lies in the
+// cache gains less than the requests cost. Beside noise, which takes longer, prefetching pays from fewer elements on.
 inline bool is_far(const SweepArgs& a) {
   const int64_t samples = a.sampling.samples, elements = a.rows * a.cols * std::max<int64_t>(1, samples);
   return elements >= int64_t(1) << (samples > 0 ? 18 : 22);
 }
 
-// Whether that includes what a loop reads or writes in order, one element after another. AMD's processors bring it by
-// themselves: on Zen 4, asking for it made a loss take 1.15 times as long, where on an Intel one it takes 0.66.
+// Whether to prefetch also what a loop reads or writes in order. AMD's processors bring it by themselves: prefetching
+// made a loss take 1.15 times as long on Zen 4, and 0.66 times as long on an Intel processor.
 inline bool asks_in_order() {
 #if defined(__x86_64__)
   static const bool intel = __builtin_cpu_is("intel");
@@ -88,7 +89,7 @@ inline bool asks_in_order() {
 #endif
 }
 
-// The lines in memory of a tile's elements, or of those `ahead` of them, where they lie one after another.
+// The cache lines of a tile's elements, or of those that lie `ahead` of them; none where they are not contiguous.
 class Lines {
  public:
   Lines() = default;

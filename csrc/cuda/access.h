@@ -1,4 +1,4 @@
-// Elements and vectors of elements, in any dtype, to and from registers.
+// Loads and stores of single elements and of vectors, in any dtype.
 #pragma once
 
 #include "../kernels.h"
@@ -11,7 +11,7 @@
 
 namespace vaefast::cuda {
 
-// math/half.h's conversions; where the device has an instruction for one, that.
+// The conversions of math/half.h, by a single instruction where the device has one.
 __device__ inline float from_half(uint16_t bits, bool brain) {
   if (brain) return math::to_float(math::bfloat16{bits});
 #if defined(__CUDA_ARCH__)
@@ -53,13 +53,13 @@ __device__ inline void store(const View& v, int64_t index, T x) {
   }
 }
 
-// n neighbours, read or written in one access: Words of `bytes` bytes.
+// Neighbours of `bytes` bytes in all, read or written in one access.
 template <int bytes>
 struct alignas(bytes) Words {
   uint32_t word[bytes / 4];
 };
 
-// n values of 4 bytes (float) or 2 (bfloat16 where `brain`, else float16).
+// n values of `size` bytes: 4 is float, 2 is bfloat16 where `brain`, otherwise float16.
 template <int size, int n>
 struct Vector {
   Words<size * n> bits;

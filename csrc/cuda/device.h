@@ -1,4 +1,4 @@
-// What the kernels use of CUDA's host side. A test compiles the kernels for the CPU, where simulator.h stands for CUDA.
+// What the kernels use of CUDA's host side. Tests compile the kernels for the CPU; there simulator.h stands for CUDA.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -11,7 +11,7 @@ namespace vaefast::cuda {
 
 inline void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
-  (void)cudaGetLastError();  // or torch would report it of its next kernel
+  (void)cudaGetLastError();  // otherwise torch would report it for its next kernel
   throw std::runtime_error(std::string("vaefast: ") + what + ": " + cudaGetErrorString(status));
 }
 

@@ -1,10 +1,11 @@
-// Every sweep that the vector kernels do not take: any layout, mixed dtypes, masks, double. One element to an access.
+// The kernel of every sweep that the vector kernels do not take: any layout, mixed dtypes, masks, double. It reads and
+// writes one element at a time.
 #include "items.h"
 
 namespace vaefast::cuda {
 namespace {
 
-// The four normals of elements `from` ... `from` + 3, which lie in one block of the noise or in two.
+// The normals of elements `from` ... `from` + 3, which lie in one or two blocks of the noise.
 __device__ inline void normals(const NoiseKey& key, int64_t from, float (&eps)[4]) {
   math::normal4(key.seed, key.offset, uint64_t(from) / 4, eps);
   int shift = int(uint64_t(from) % 4);
@@ -19,7 +20,7 @@ __device__ inline void normals(const NoiseKey& key, int64_t from, float (&eps)[4
 
 template <class Term, class T, bool sampling>
 __global__ void __launch_bounds__(kThreads, sampling ? 1 : 2) general_kernel(const __grid_constant__ Launch l) {
-  constexpr int n = sampling ? 4 : 1;  // neighbours that a lane takes: one block of the noise
+  constexpr int n = sampling ? 4 : 1;  // neighbours that a lane takes: as many as a block of the noise
   constexpr int arity = Term::arity;
   const SweepArgs& a = l.args;
   double grad_sum[arity] = {};

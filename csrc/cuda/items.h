@@ -1,7 +1,8 @@
-// What every sweep kernel shares: which lanes take which chunks, the sums, and the end.
+// What the sweep kernels share: which lanes take which chunks, and how sums are made.
 //
-// A lane adds in double what it sums over a few neighbours in the compute type; lanes are added by shuffles in a fixed
-// order, blocks by the block that finishes last, in the order of their numbers. No atomics on floating-point numbers.
+// A lane sums a few neighbours in the compute type and adds those sums in double. Shuffles add the lanes in a fixed
+// order. The block that finishes last adds the blocks' sums in the order of their numbers. No floating-point number is
+// added atomically.
 #pragma once
 
 #include <type_traits>
@@ -12,9 +13,9 @@
 
 namespace vaefast::cuda {
 
-// Stands for a term where there is sampling alone.
-struct Nothing {
-  static constexpr int arity = 2, target = -1;
+// Placeholder term for sweeps that only sample.
+struct SamplingAlone : ElementwiseTerm {
+  static constexpr int arity = 2;
   template <class T>
   __device__ static T evaluate(T, T, T* d) {
     d[0] = d[1] = T(0);
@@ -31,7 +32,7 @@ __device__ inline double sum_lanes(double x, int lanes) {
 __device__ inline double sum_block(double x) {
   __shared__ double warps[kThreads / 32];
   x = sum_lanes(x, 32);
-  __syncthreads();  // the sums of an earlier call have been read
+  __syncthreads();  // until all have read the sums of an earlier call
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = x;
   __syncthreads();
   double sum = 0;
@@ -39,7 +40,8 @@ __device__ inline double sum_block(double x) {
   return sum;
 }
 
-// Row sums from the sums of their chunks: a thread to a row where those are few, the block where they are many.
+// Row sums from the sums of their chunks: one thread for a row where chunks are few, the whole block where they are
+// many.
 __device__ inline void add_chunks(const Launch& l) {
   const volatile double* sums = l.scratch.chunk_sums;
   const int64_t chunks = l.plan.chunks;
@@ -59,7 +61,7 @@ __device__ inline void add_chunks(const Launch& l) {
   }
 }
 
-// Each block leaves its sums; the last to arrive adds them all up.
+// Each block leaves its sums in scratch memory. The last block to arrive adds them all.
 template <int summed>
 __device__ void finish(const Launch& l, double total, const double (&grad_sum)[summed]) {
   const SweepArgs& a = l.args;
@@ -105,8 +107,8 @@ __device__ void finish(const Launch& l, double total, const double (&grad_sum)[s
   }
 }
 
-// Runs chunk(row, begin, end, lane, coef) over every item: columns [begin, end) of a row, of which this is the lane-th
-// of the group's lanes, with the row's coefficient. It returns the lane's share of the sum, and adds to grad_sum.
+// Runs chunk(row, begin, end, lane, coef) over every item: columns [begin, end) of a row, for lane number `lane` of the
+// group that shares them, with the row's coefficient. chunk returns the lane's share of the sum and adds to grad_sum.
 template <int summed, class Chunk>
 __device__ void sweep_items(const Launch& l, const double (&grad_sum)[summed], Chunk chunk) {
   const SweepArgs& a = l.args;
@@ -132,22 +134,25 @@ __device__ void sweep_items(const Launch& l, const double (&grad_sum)[summed], C
   finish(l, total, grad_sum);
 }
 
-// Calls launch(term, sampling): the term that a sweep is of, and whether it samples, as types. Only the KL is sampled
-// with.
+// Calls launch(term, sampling) with a sweep's term and whether it samples, both as types. Beside samples there are
+// kernels of the KL terms alone.
+template <class Term, class Launcher>
+void with_sampling(bool samples, Launcher launch) {
+  if (!samples) launch(Term(), std::false_type());
+  else if constexpr (Term::is_kl) launch(Term(), std::true_type());
+}
 template <class Launcher, class... Term>
-void with_term(TermList<Term...>, int index, Launcher launch) {
+void with_term(TermList<Term...>, int index, bool samples, Launcher launch) {
   int i = 0;
-  ((i++ == index ? launch(Term(), std::false_type()) : void()), ...);
+  ((i++ == index ? with_sampling<Term>(samples, launch) : void()), ...);
 }
 template <class Launcher>
 void with_kernel(const SweepArgs& a, Launcher launch) {
-  if (a.sampling.samples == 0) with_term(Terms(), a.term, launch);
-  else if (a.term < 0) launch(Nothing(), std::true_type());
-  else if (Terms::arity[a.term] == GaussianKl::arity) launch(GaussianKl(), std::true_type());
-  else launch(GaussianKlPair(), std::true_type());
+  if (a.term < 0) launch(SamplingAlone(), std::true_type());
+  else with_term(Terms(), a.term, a.sampling.samples > 0, launch);
 }
 
-// The key, which the first thread also keeps for the backward pass.
+// The key of the noise. The first thread also stores it for the backward pass.
 __device__ inline NoiseKey noise_key(const Sampling& s) {
   const NoiseKey key = s.key.resolved();
   if (s.key.store && blockIdx.x == 0 && threadIdx.x == 0) {

@@ -1,4 +1,4 @@
-// The entry of a sweep: its plan, its scratch memory, its launch.
+// Plans a sweep, lays out its scratch memory and launches it.
 #include "plan.h"
 
 #include <algorithm>
@@ -9,17 +9,18 @@ namespace vaefast::cuda {
 namespace {
 
 constexpr int64_t kItems = 16384;    // about two for every warp that a large device holds
-constexpr int64_t kShortest = 1024;  // columns of a chunk: fewer would be all overhead
-constexpr int64_t kLongest = 16384;  // more would leave the device idle at the end
-constexpr int64_t kManyRows = 4096;  // enough to fill a device without cutting them
+constexpr int64_t kShortest = 1024;  // columns of a chunk; fewer would be mostly overhead
+constexpr int64_t kLongest = 16384;  // columns of a chunk; more would leave the device idle at the end
+constexpr int64_t kManyRows = 4096;  // so many fill a device without cutting them
 constexpr unsigned kBlocks = 4096;
 
 bool is_aligned(const View& v, int64_t elements) {
   return reinterpret_cast<uintptr_t>(v.data) % (elements * itemsize(v.dtype)) == 0 && v.row_stride % elements == 0;
 }
 
-// The element size of the vector kernels, where they can run: float or half alike in what varies, data in the same type
-// or in bytes; the operands after the first two broadcast, gradients summed, weights by row.
+// The element size of the vector kernels where they can run, else 0. All that varies along a row must be of one type,
+// float or a half; data may also be bytes. Operands after the first two may broadcast, gradients may be summed, and
+// weights are by row.
 int vector_size(const SweepArgs& a) {
   const int size = itemsize(a.operand[0].dtype), data = a.term < 0 ? -1 : Terms::target[a.term];
   if (a.wide || size > 4 || a.mask.data || a.coef.col_stride != 0) return 0;

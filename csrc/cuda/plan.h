@@ -1,4 +1,4 @@
-// How a sweep is cut for the device: by its shape and its views alone, so that it has the same bits on every run.
+// How a sweep is cut for the device. Its shape and views alone decide, so that every run gives the same bits.
 #pragma once
 
 #include "../kernels.h"
@@ -7,7 +7,7 @@ namespace vaefast::cuda {
 
 constexpr int kThreads = 256;
 
-// A row is cut into chunks of columns. Up to 32 lanes of a warp share a chunk, one after another in the rows' order.
+// A row is cut into chunks of columns. Up to 32 lanes of a warp share a chunk.
 struct Plan {
   int group = 1;        // lanes that share a chunk, a power of two
   int64_t chunk = 1;    // columns
@@ -24,7 +24,7 @@ struct Scratch {
   unsigned* arrived;   // blocks that are done
 };
 
-struct Launch {  // what a kernel is given
+struct Launch {  // a kernel's argument
   SweepArgs args;
   Plan plan;
   Scratch scratch;
@@ -32,7 +32,7 @@ struct Launch {  // what a kernel is given
 
 Plan make_plan(const SweepArgs& args);
 
-// Each in its own file: vectors of 16 bytes, and element by element whatever the layout, dtypes and mask.
+// vector.cu works on vectors of 16 bytes, general.cu element by element on any layout, dtypes and mask.
 void launch_vector(const Launch& launch, void* stream);
 void launch_general(const Launch& launch, void* stream);
 

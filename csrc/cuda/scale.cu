@@ -1,4 +1,4 @@
-// Scaling in place by a factor that only the device knows.
+// Scales in place by a factor that only the device knows.
 #include <algorithm>
 
 #include "access.h"

@@ -1,5 +1,5 @@
-// bfloat16 and float16 to and from float, round to nearest even, in branch-free integer arithmetic that vectorizes on
-// every instruction set. Exact in both directions' special values: subnormals, infinities, NaN stays NaN.
+// bfloat16 and float16 to and from float, rounded to nearest even, in branch-free integer arithmetic that vectorizes on
+// every instruction set. Both directions are right for subnormals and infinities, and NaN stays NaN.
 #pragma once
 
 #include "hd.h"
@@ -32,7 +32,7 @@ VAEFAST_HD bfloat16 to_bfloat16(float x) {
 VAEFAST_HD float16 to_float16(float x) {
   const uint32_t u = bit_cast<uint32_t>(x);
   const uint32_t a = u & 0x7fffffffu;
-  // 0.5 has the spacing of float16's subnormals, so this addition rounds |x| to them.
+  // Floats near 0.5 are spaced as float16's subnormals are, so this addition rounds |x| to one of them.
   const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(a) + 0.5f) - 0x3f000000u;
   const uint32_t normal = (a + 0xfffu + ((a >> 13) & 1u) - 0x38000000u) >> 13;
   const uint32_t special = a > 0x7f800000u ? 0x7e00u : 0x7c00u;

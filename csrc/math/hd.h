@@ -7,12 +7,11 @@
 #if defined(__CUDACC__)
 #define VAEFAST_HD __host__ __device__ __forceinline__
 #else
-// always_inline: each instruction set inlines its own copy, so that no out-of-line copy compiled for a newer
-// machine can be picked by the linker for an older one.
+// Inlining is forced: of two out-of-line copies, the linker could pick the one compiled for a newer machine.
 #define VAEFAST_HD inline __attribute__((always_inline))
 #endif
 
-// Defined where a * b + c is rounded once. (isa_avx2.cpp and isa_avx512.cpp define it, too.)
+// Defined where a * b + c is rounded once; isa_avx2.cpp and isa_avx512.cpp define it themselves.
 #if defined(__FMA__) || defined(__CUDA_ARCH__) || defined(__aarch64__)
 #define VAEFAST_FMA
 #endif

@@ -1,4 +1,4 @@
-// Counter-based noise: the standard normal of an element is a function of (seed, offset, element index) alone, so it is
+// Counter-based noise: the standard normal of an element is a function of (seed, offset, element index) alone. So it is
 // the same for any number of threads, launch shape, dtype or device.
 // Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 #pragma once
@@ -24,7 +24,7 @@ VAEFAST_HD void philox(uint64_t seed, uint64_t offset, uint64_t block, uint32_t 
   }
 }
 
-// cos and sin of 2 pi k / 2^32. The quarter turn is found in integers, so no 2 pi is ever rounded. 1.5 ULP.
+// cos and sin of 2 pi k / 2^32. Quarter turns are found in integers, so that 2 pi is never rounded. 1.5 ULP.
 VAEFAST_HD void cos_sin_turns(uint32_t k, float& c, float& s) {
   const uint32_t quarter = k + 0x20000000u;                                // the nearest one, in the two upper bits
   const float v = float(int32_t(k - (quarter & 0xc0000000u))) * 0x1p-30f;  // in quarter turns, |v| <= 1/2

@@ -1,13 +1,13 @@
-// The polynomials behind scalar.h's functions: minimax fits for float, interpolation in Chebyshev's points for double.
-// Errors are stated as powers of two, of float and of double, relative to the function that the polynomial is a part
-// of: exp, log1p, log(1 + f), and phi(x) = exp(x) - 1 - x.
+// The polynomials behind the elementary functions: minimax fits for float, interpolation in Chebyshev's points for
+// double. The two errors in a comment are float's and double's, relative to the function that the polynomial is a part
+// of: exp, log1p, log(1 + f), or phi(x) = exp(x) - 1 - x.
 #pragma once
 
 #include "hd.h"
 
 namespace vaefast::math {
 
-// c[0] + c[1] x + ... by Estrin's scheme: of adjacent terms pairs are made, and of those a polynomial in x^2.
+// c[0] + c[1] x + ... by Estrin's scheme: adjacent terms are paired, and the pairs are a polynomial in x^2.
 template <class T, int n>
 VAEFAST_HD T in_pairs(T x, const T (&c)[n]) {
   if constexpr (n == 1) {
@@ -20,8 +20,8 @@ VAEFAST_HD T in_pairs(T x, const T (&c)[n]) {
   }
 }
 
-// c[0] + c[1] x + ... A device hides latency behind its threads and gets Horner's scheme, which has the fewest
-// operations; a CPU gets pairs, whose chain of dependent operations is short.
+// c[0] + c[1] x + ... A device hides latency behind its threads, so it uses Horner's scheme, which has the fewest
+// operations. A CPU uses pairs, whose chain of dependent operations is short.
 template <class T, int n>
 VAEFAST_HD T series(T x, const T (&c)[n]) {
 #if defined(__CUDA_ARCH__)
@@ -33,7 +33,7 @@ VAEFAST_HD T series(T x, const T (&c)[n]) {
 #endif
 }
 
-// c0 + c[0] x + c[1] x^2 + ...: the last step apart, which rounds least.
+// c0 + c[0] x + c[1] x^2 + ... Adding c0 last rounds least.
 template <class T, int n>
 VAEFAST_HD T polynomial(T x, T c0, const T (&c)[n]) {
   return c0 + x * series(x, c);

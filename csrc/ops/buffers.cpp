@@ -12,13 +12,13 @@
 namespace vaefast {
 namespace {
 
-constexpr size_t kLarge = size_t(64) << 10;  // smaller ones malloc recycles by itself
+constexpr size_t kLarge = size_t(64) << 10;  // malloc recycles smaller blocks by itself
 constexpr size_t kHugePage = size_t(2) << 20;
 
 struct Block {
   void* data;
   size_t bytes;
-  std::list<Block>::iterator place;  // its own, in one of the cache's lists
+  std::list<Block>::iterator place;  // the block's own, in one of the cache's lists
 };
 
 // Blocks change lists by splicing, which cannot fail: a tensor's destructor may not throw.
@@ -29,11 +29,11 @@ struct Cache {
 };
 
 Cache& cache() {
-  static Cache* leaked = new Cache;  // tensors may be freed while the process ends
+  static Cache* leaked = new Cache;  // never destroyed: tensors may be freed while the process ends
   return *leaked;
 }
 
-// The child of a fork has the lock of a thread that it does not have, unless nobody holds it at that moment.
+// A fork takes the lock first, so that the child does not get it locked by a thread that the child does not have.
 [[maybe_unused]] const int watched =
     pthread_atfork([] { cache().mutex.lock(); }, [] { cache().mutex.unlock(); }, [] { cache().mutex.unlock(); });
 

@@ -1,12 +1,12 @@
-// Memory for large results. A fresh gradient of the logits costs more in page faults than in arithmetic, and a training
-// step frees one of the same size that it is about to ask for.
+// Memory for large results. A fresh gradient of the logits costs more in page faults than in arithmetic, and each
+// training step frees a block of the size that the next one asks for.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 namespace vaefast {
 
-// An uninitialized contiguous tensor; a large one on the CPU comes from the blocks that earlier ones left behind, or
+// An uninitialized contiguous tensor. On the CPU, a large one reuses a block that an earlier one has left, or comes
 // from huge pages.
 at::Tensor empty_result(at::IntArrayRef sizes, const at::TensorOptions& options);
 

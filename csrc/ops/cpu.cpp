@@ -1,4 +1,4 @@
-// The CPU's backend: threads through ATen, keys from the CPU generator.
+// The CPU's backend: ATen's threads, and keys from the CPU generator.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -14,7 +14,7 @@
 namespace vaefast {
 namespace {
 
-// GNU OpenMP's threads are not in the child of a fork, which would wait for them for ever: it works alone.
+// The child of a fork does not have GNU OpenMP's threads and would wait for them for ever, so it works alone.
 bool forked = false;
 [[maybe_unused]] const int watched = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
@@ -26,7 +26,7 @@ void run(const SweepArgs& args, const at::Tensor&) {
     cpu::run_part(args, partial.get(), &taken, 1, 0);
   } else {
     const std::unique_ptr<cpu::Taken[]> taken(new cpu::Taken[parts]);
-    // Where there are fewer threads than parts, a thread is given several parts, or all: run_part leaves none.
+    // With fewer threads than parts, a thread is given several parts, or all; run_part leaves no tile.
     at::parallel_for(0, parts, 1,
                      [&](int64_t own, int64_t) { cpu::run_part(args, partial.get(), taken.get(), parts, own); });
   }

@@ -1,5 +1,5 @@
 // CUDA's backend: the current stream, scratch memory from torch's allocator, keys from the CUDA generator. Nothing here
-// waits for the device, so all of it can be captured in a CUDA graph. Compiled only where the kernels are (setup.py).
+// waits for the device, so a CUDA graph can capture all of it. setup.py compiles it together with the kernels only.
 #if defined(VAEFAST_CUDA_ARCHS)
 #include <ATen/cuda/CUDAGeneratorImpl.h>
 #include <ATen/ops/empty.h>
@@ -39,7 +39,7 @@ at::Tensor draw_key(const std::optional<at::Generator>& generator, const at::Ten
     key.seed = state.seed_.val;
     key.offset = state.offset_.val;
   }
-  key.offset += uint64_t(1) << 63;  // torch's own kernels count in the same words, from 0
+  key.offset += uint64_t(1) << 63;  // torch's own kernels count in the same words from 0 on
   return kept;
 }
 

@@ -1,5 +1,5 @@
-// The pybind11 module vaefast._C: loading it registers the operators (ops.cpp); its functions describe the build and
-// rule the CPU instruction set.
+// The pybind11 module vaefast._C. Loading it registers the operators (schema.cpp). Its functions describe the build and
+// the terms, choose the CPU instruction set, and are the entry of the fast path.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -12,7 +12,7 @@
 #include "../kernels.h"
 #include "backend.h"
 #include "buffers.h"
-#include "plain.h"
+#include "fast_path.h"
 
 namespace py = pybind11;
 using namespace vaefast;
@@ -27,9 +27,23 @@ py::list supported_isas() {
   return names;
 }
 
+// What each term says of itself (math/term.h), in the list's order.
+py::list terms() {
+  py::list all;
+  for (int i = 0; i < Terms::size; ++i) {
+    py::dict term;
+    term["name"] = Terms::names[i];
+    term["arity"] = Terms::arity[i];
+    term["target"] = Terms::target[i];
+    term["is_kl"] = Terms::is_kl[i];
+    all.append(term);
+  }
+  return all;
+}
+
 py::dict build_info() {
-  py::dict terms;
-  for (int i = 0; i < Terms::size; ++i) terms[Terms::names[i]] = Terms::arity[i];
+  py::dict arity;
+  for (int i = 0; i < Terms::size; ++i) arity[Terms::names[i]] = Terms::arity[i];
   py::dict info;
   info["torch"] = TORCH_VERSION;
 #ifdef VAEFAST_CUDA_ARCHS
@@ -48,7 +62,7 @@ py::dict build_info() {
   }
   info["devices"] = devices;
   info["cpu_isas"] = supported_isas();
-  info["terms"] = terms;
+  info["terms"] = arity;
   return info;
 }
 
@@ -59,6 +73,7 @@ void set_cpu_isa(const std::string& name) {
   throw std::invalid_argument("vaefast: this machine has no CPU instruction set '" + name + "'");
 }
 
+// fast_elbo_loss of what may be tensors; None where it does not apply.
 py::object try_elbo_loss(const std::string& likelihood, py::handle recon_x, py::handle x, py::handle mu,
                          py::handle logvar, double beta, const std::string& reduction, double target_scale,
                          const std::vector<double>& numbers) {
@@ -69,8 +84,8 @@ py::object try_elbo_loss(const std::string& likelihood, py::handle recon_x, py::
   std::optional<at::Tensor> loss;
   {
     const py::gil_scoped_release release;
-    loss = plain_elbo_loss(likelihood, tensor(recon_x), tensor(x), tensor(mu), tensor(logvar), beta, reduction,
-                           target_scale, numbers);
+    loss = fast_elbo_loss(likelihood, tensor(recon_x), tensor(x), tensor(mu), tensor(logvar), beta, reduction,
+                          target_scale, numbers);
   }
   if (!loss) return py::none();
   return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(*loss)));
@@ -80,10 +95,11 @@ py::object try_elbo_loss(const std::string& likelihood, py::handle recon_x, py::
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled part of vaefast.";
-  m.def("build_info", &build_info, "What this library was compiled for, and the terms that it has.");
+  m.def("build_info", &build_info, "What this library was compiled for, and its terms with their arity.");
+  m.def("terms", &terms, "The name, arity, target (-1: none) and is_kl of each term, in order.");
   m.def("cpu_isa", [] { return cpu::kIsaNames[cpu::isa_in_use()]; }, "The instruction set in use.");
   m.def("cached_bytes", &cached_bytes, "Bytes held for the next large results.");
   m.def("empty_cache", &empty_cache, "Give them back to the system.");
-  m.def("plain_elbo_loss", &try_elbo_loss, "elbo_loss of ordinary tensors, or None where Python must look at them.");
+  m.def("fast_elbo_loss", &try_elbo_loss, "The fast path of elbo_loss, or None where the call does not fit it.");
   m.def("set_cpu_isa", &set_cpu_isa, py::arg("name"), "Use one instruction set; for tests and measurements.");
 }

@@ -1,9 +1,6 @@
 #include "sweep.h"
 
 #include <ATen/ops/empty.h>
-#include <c10/core/DeviceType.h>
-
-#include <array>
 
 #include "backend.h"
 #include "buffers.h"
@@ -11,7 +8,7 @@
 namespace vaefast {
 namespace {
 
-// The one stride by which dimensions [begin, end) of t advance together, or -1 where there is none.
+// The stride by which dimensions [begin, end) of t advance as if they were one dimension; -1 where there is none.
 int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end) {
   int64_t innermost = -1, expected = -1;
   for (int64_t d = end - 1; d >= begin; --d) {
@@ -21,12 +18,6 @@ int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end) {
     expected = t.stride(d) * t.size(d);
   }
   return innermost < 0 ? 0 : innermost;
-}
-
-using Backends = std::array<Backend, size_t(at::COMPILE_TIME_MAX_DEVICE_TYPES)>;
-Backends& backends() {
-  static Backends all{};
-  return all;
 }
 
 }  // namespace
@@ -50,6 +41,13 @@ int find_term(const std::string& name) {
   std::string known;
   for (const char* each : Terms::names) known += std::string(known.empty() ? "" : ", ") + each;
   TORCH_CHECK_VALUE(false, "vaefast: no term is named '", name, "'; there are ", known);
+}
+
+double reduction_scale(const std::string& reduction, int64_t rows) {
+  if (reduction == "mean") return 1.0 / double(rows);
+  TORCH_CHECK_VALUE(reduction == "sum" || reduction == "none" || reduction == "elementwise",
+                    "vaefast: reduction must be 'none', 'sum', 'mean' or 'elementwise', got '", reduction, "'");
+  return 1.0;
 }
 
 Sweep::Sweep(int term, at::TensorList operands, int64_t batch_dims)
@@ -92,7 +90,7 @@ View Sweep::view(const at::Tensor& tensor) {
     alive_.push_back(t = tensor.contiguous());
     row = joint_stride(t, 0, batch_dims_), col = joint_stride(t, batch_dims_, t.dim());
   }
-  if (full && args.cols == 1) col = 1;  // so that one column is read as a contiguous vector where it is one
+  if (full && args.cols == 1) col = 1;  // the stride of a single column is free; 1 lets it be read as a vector
   return {pointer(t), dtype, row, col};
 }
 
@@ -114,7 +112,7 @@ void Sweep::set_coef(double scale, const std::optional<at::Tensor>& coef) {
   args.scale = scale;
   if (!coef) return;
   args.coef = view(*coef);
-  if (args.cols == 1) args.coef.col_stride = 0;  // a row's weight, of whatever shape
+  if (args.cols == 1) args.coef.col_stride = 0;  // one column: the weight of an element is its row's
 }
 
 at::Tensor Sweep::want_row_sums() {
@@ -161,18 +159,5 @@ void Sweep::want_total() {
 }
 
 void Sweep::run() { backend(like_.device().type()).run(args, like_); }
-
-const Backend& backend(at::DeviceType device) {
-  const Backend& found = backends()[size_t(device)];
-  TORCH_CHECK_NOT_IMPLEMENTED(found.run, "vaefast: this build has no kernels for ", device);
-  return found;
-}
-
-bool has_backend(at::DeviceType device) { return backends()[size_t(device)].run != nullptr; }
-
-bool register_backend(at::DeviceType device, Backend each) {
-  backends()[size_t(device)] = each;
-  return true;
-}
 
 }  // namespace vaefast

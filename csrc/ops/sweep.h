@@ -1,4 +1,4 @@
-// Builds the kernels' plain arguments from tensors: dtypes, strides, allocation of outputs. The ops are thin users.
+// Makes a kernel's arguments from tensors: checks them, reads dtypes and strides, and allocates outputs.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,28 +10,30 @@
 
 namespace vaefast {
 
-// The kernels' name of a tensor's type; TypeError where they have none.
+// The kernels' name for a tensor's type; TypeError where they have none.
 VAEFAST_VISIBLE DType dtype_of(const at::Tensor& t);
 
 // Index of a term by its name; the error lists the names.
 int find_term(const std::string& name);
 
+// What a reduction multiplies the sum over `rows` rows by; ValueError where there is no such reduction.
+double reduction_scale(const std::string& reduction, int64_t rows);
+
 class Sweep {
  public:
-  // The first batch_dims dimensions are rows, the others columns. An operand has the shape of the first one, or one
-  // element. `term` -1: sampling of (mu, logvar) alone.
+  // The first batch_dims dimensions are rows, the others columns. Every operand has the first one's shape or one
+  // element. `term` -1: sampling alone, from (mu, logvar).
   Sweep(int term, at::TensorList operands, int64_t batch_dims);
   Sweep(const Sweep&) = delete;  // args points into memory that this object keeps
 
   SweepArgs args;
 
   void set_mask(const std::optional<at::Tensor>& mask);
-  // The loss's derivative by the value: scale times coef, a tensor of one element, of the batch's shape or of the full
-  // one.
+  // The loss's derivative by the value is scale times coef, which has one element, the batch's shape or the full shape.
   void set_coef(double scale, const std::optional<at::Tensor>& coef);
-  // A 0-dimensional tensor for the weighted sum over the rows, and what add_total adds.
+  // A 0-dimensional tensor for the weighted sum over the rows and the total of the sweep that add_total names.
   at::Tensor want_loss(bool wide);
-  void want_total();  // kept on the device, for another sweep to add
+  void want_total();  // keeps that sum on the device, for another sweep to add
   void add_total(const Sweep& addend) { args.addend = addend.args.total; }
   at::Tensor want_row_sums();
   at::Tensor want_elementwise();
@@ -53,7 +55,7 @@ class Sweep {
   at::IntArrayRef shape_;  // its sizes
   int64_t batch_dims_;
   std::vector<at::Tensor> operands_;
-  std::vector<at::Tensor> alive_;  // copies made for layouts that the kernels do not read, and the total
+  std::vector<at::Tensor> alive_;  // the total, and copies of what the kernels cannot read in place
 };
 
 }  // namespace vaefast

@@ -31,11 +31,11 @@ class Mutant:
 TERMS, LOSSES = "tests/ops/test_term.py", "tests/losses/test_elbo.py tests/losses/test_options.py"
 MUTANTS = (
     # formulas
-    Mutant("a sign", "csrc/math/terms.h", "d[0] = negative ? miss - q : q - miss", "d[0] = negative ? miss - q : q + miss", TERMS),
-    Mutant("a factor", "csrc/math/terms.h", "d[1] = T(0.5) * math::expm1(logvar, e)", "d[1] = math::expm1(logvar, e)", TERMS),
-    Mutant("a constant", "csrc/math/terms.h", "T(math::kLog2Pi) + logvar", "logvar", TERMS),
-    Mutant("a guard", "csrc/math/terms.h", "miss == T(0) ? T(0) : size;", "size;", LOSSES),
-    Mutant("a clamp", "csrc/math/scalar.h", "least = 0x02d460f9", "least = 0x02d8c0f9", "tests/ops/test_elementary.py"),
+    Mutant("a sign", "csrc/math/terms/bernoulli.h", "d[0] = negative ? miss - q : q - miss", "d[0] = negative ? miss - q : q + miss", TERMS),
+    Mutant("a factor", "csrc/math/terms/kl.h", "d[1] = T(0.5) * math::expm1(logvar, e)", "d[1] = math::expm1(logvar, e)", TERMS),
+    Mutant("a constant", "csrc/math/terms/location_scale.h", "T(math::kLog2Pi) + logvar", "logvar", TERMS),
+    Mutant("a guard", "csrc/math/terms/bernoulli.h", "miss == T(0) ? T(0) : size;", "size;", LOSSES),
+    Mutant("a clamp", "csrc/math/logarithms.h", "least = 0x02d460f9", "least = 0x02d8c0f9", "tests/ops/test_elementary.py"),
     # loops, tiles and sums
     Mutant("one row short", "csrc/cpu/tiles.h", "(a.rows + rows_per_tile - 1) / rows_per_tile", "a.rows / rows_per_tile", TERMS),
     Mutant("a layout taken for another", "csrc/cpu/tiles.h", "(t.rows == 1 || v.row_stride == t.cols)", "true", TERMS),
@@ -53,15 +53,15 @@ MUTANTS = (
     Mutant("every chunk's noise that of the first", "csrc/cpu/runner.h", "first / 4 + b, std::min", "first / 4, std::min", "tests/ops/test_cpu.py"),
     Mutant("one key for all", "csrc/ops/cpu.cpp", "words[0] = int64_t(g->random64());", "words[0] = 42;", "tests/ops/test_sample.py"),
     # operators and autograd
-    Mutant("the sum for the mean", "csrc/ops/ops.cpp", "return 1.0 / double(rows);", "return 1.0;", LOSSES),
-    Mutant("beta dropped", "csrc/ops/ops.cpp", "kl.set_coef(scale * beta, kl_weight);", "kl.set_coef(scale, kl_weight);", LOSSES),
-    Mutant("upstream ignored", "csrc/ops/autograd.cpp", "      scale.call(grads, grad);\n", "", LOSSES),
-    Mutant("gradients given away twice", "csrc/ops/autograd.cpp", 'ctx->saved_data["has_gradients"] = false;', "", LOSSES),
+    Mutant("the sum for the mean", "csrc/ops/sweep.cpp", "return 1.0 / double(rows);", "return 1.0;", LOSSES),
+    Mutant("beta dropped", "csrc/ops/loss.cpp", "kl.set_coef(scale * beta, kl_weight);", "kl.set_coef(scale, kl_weight);", LOSSES),
+    Mutant("upstream ignored", "csrc/ops/loss_autograd.cpp", "      scale.call(grads, grad);\n", "", LOSSES),
+    Mutant("gradients given away twice", "csrc/ops/loss_autograd.cpp", 'data["has_gradients"] = false;', "", LOSSES),
     Mutant("a second pass over constants", "vaefast/ops/vjp.py", "    if torch.compiler.is_compiling():\n        return False\n", "", "tests/matrix/test_compose.py -k double_backward"),
     Mutant("transforms unseen", "vaefast/ops/dispatch.py", "in library.DEVICES and not transformed()", "in library.DEVICES", "tests/matrix/test_compose.py -k eager"),
     Mutant("a subclass taken for its base", "vaefast/likelihoods/base.py", 'vars(cls).get("numbers")', "cls.numbers", "tests/ops/test_fast_path.py"),
     Mutant("an optimal scale taken for a fixed one", "vaefast/likelihoods/location_scale.py", ' and not getattr(self, "optimal_scale", False)', "", "tests/ops/test_fast_path.py"),
-    Mutant("a float number beside doubles", "csrc/ops/autograd.cpp", "recon_x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat", "at::kFloat", "tests/ops/test_fast_path.py"),
+    Mutant("a float number beside doubles", "csrc/ops/fast_path.cpp", "recon_x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat", "at::kFloat", "tests/ops/test_fast_path.py"),
     Mutant("a result that Python kept, written over", "vaefast/ops/dispatch.py", "return len(node._raw_saved_tensors) > 0", "return False", "tests/losses/test_inplace.py"),
     # objectives
     Mutant("log K", "vaefast/functional/bounds.py", "return log_w.logsumexp(0) - math.log(log_w.shape[0])", "return log_w.logsumexp(0)", "tests/functional/test_objectives.py"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cuda_report import ARCHS, NVCC, SOURCES, TOOLKIT, compile_all
+from tests.support.cuda_report import ARCHS, HOT, NVCC, SOURCES, TOOLKIT, compile_all
 from tests.support.native import ROOT
 
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc, of a CUDA toolkit, on this machine")
@@ -37,6 +37,15 @@ def test_no_kernel_spills(compiled, arch):
     assert len(kernels) > 40
     for kernel in kernels:
         assert kernel.stack == kernel.spilled == 0 and kernel.registers <= 255, kernel
+
+
+@needs_nvcc
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("title", ["Bernoulli + gradient, float32", "sample + KL, float32"])
+def test_three_blocks_of_a_light_term_fit(compiled, arch, title):
+    """In the 65536 registers of a multiprocessor, which are given out by eight for each of a block's 256 threads."""
+    (kernel,) = [kernel for kernel in compiled["vector", arch][1] if HOT[title][0] in kernel.name]
+    assert kernel.registers <= 65536 // 3 // 256 // 8 * 8, kernel
 
 
 @needs_nvcc

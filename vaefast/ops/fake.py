@@ -9,7 +9,7 @@ from . import library
 
 
 def _compute_dtype(term: str, operands: Sequence[Tensor]) -> torch.dtype:
-    wide = any(t.dtype == torch.float64 for k, t in enumerate(operands) if k != library.target(term))
+    wide = any(t.dtype == torch.float64 for k, t in enumerate(operands) if k != library.TARGET[term])
     return torch.float64 if wide else torch.float32
 
 

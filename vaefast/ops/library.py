@@ -39,7 +39,7 @@ build_info = _C.build_info
 cpu_isa = _C.cpu_isa
 set_cpu_isa = _C.set_cpu_isa
 cached_bytes = _C.cached_bytes
-fast_elbo_loss = _C.plain_elbo_loss
+fast_elbo_loss = _C.fast_elbo_loss
 
 row_sum = torch.ops.vaefast.row_sum.default
 elbo = torch.ops.vaefast.elbo.default
@@ -60,14 +60,14 @@ def implement(name: str, function: Callable[..., list[Tensor]]) -> None:
         _library.impl(name, function, key)
 
 
+# What each term says of itself in csrc/math/terms: the operand that holds data, -1 for none; the KL that fits a latent.
+TARGET: dict[str, int] = {term["name"]: term["target"] for term in _C.terms()}
+_KL_TERMS: dict[int, str] = {term["arity"]: term["name"] for term in _C.terms() if term["is_kl"]}
+
+
 def kl_term(latent: Sequence[Tensor]) -> str:
     """The KL of (mu, logvar) from the standard normal, or from (prior_mu, prior_logvar) after them."""
-    return "gaussian_kl" if len(latent) == 2 else "gaussian_kl_pair"
-
-
-def target(term: str) -> int:
-    """The operand that holds data, which does not decide the compute type; -1 for none."""
-    return -1 if term.startswith("gaussian_kl") else 1
+    return _KL_TERMS[len(latent)]
 
 
 # With a kernel; meta tensors have shapes only.

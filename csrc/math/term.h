@@ -1,0 +1,61 @@
+// What an elementwise term is. The formulas are in terms/, by family; terms.h has THE list of them.
+//
+// A term is a struct that derives from ElementwiseTerm and has
+//   name      how Python asks for it: torch.ops.vaefast.row_sum(name, ...)
+//   arity     the number of its operands, at most kMaxOperands; the prediction comes first
+//   evaluate  returns the term of one element, in nats, and writes its derivative by every operand to d
+// and, where they differ from ElementwiseTerm's,
+//   target    the operand that holds data; it is multiplied by target_scale and may be bool or uint8
+//   is_kl     whether it is a KL divergence of the latents; only those are computed together with samples
+//   light     whether it needs few registers; a GPU's multiprocessor then holds three blocks of its float kernel
+//   prepare   makes one number of the operands that `prepared_from` lists; evaluate takes it after the operands
+//
+// `prepare` is there for speed. A CPU runs it over many elements before it runs evaluate over them: two short loops
+// keep more elements in flight than one loop whose chain of dependent operations is long. Where each of its operands is
+// one number for the whole sweep, it runs once.
+//
+// Formulas are chosen to keep the digits that the textbook form loses; docs/accuracy.md has the measured errors. Where
+// no gradient is asked for, the compiler drops what only d needs.
+#pragma once
+
+#include <utility>
+
+#include "scalar.h"
+
+namespace vaefast {
+
+constexpr int kMaxOperands = 4;
+
+// Indices of operands, as a type.
+template <size_t... k>
+using Operands = std::index_sequence<k...>;
+template <class Term>
+using AllOperands = std::make_index_sequence<Term::arity>;
+
+struct ElementwiseTerm {
+  static constexpr int target = -1;  // none
+  static constexpr bool is_kl = false, light = false;
+  using prepared_from = Operands<>;  // nothing is prepared
+};
+
+template <class Term>
+constexpr bool kPrepares = Term::prepared_from::size() > 0;
+
+// What a term prepares of one element, of which x are all operands.
+template <class Term, class T, size_t... k>
+VAEFAST_HD T prepare(const T (&x)[Term::arity], Operands<k...>) {
+  return Term::prepare(x[k]...);
+}
+
+// The term of one element in one step: prepare, where there is one, and evaluate.
+template <class Term, class T, size_t... k>
+VAEFAST_HD T evaluate(const T (&x)[Term::arity], T (&d)[Term::arity], Operands<k...>) {
+  if constexpr (kPrepares<Term>) return Term::evaluate(x[k]..., prepare<Term>(x, typename Term::prepared_from()), d);
+  else return Term::evaluate(x[k]..., d);
+}
+template <class Term, class T>
+VAEFAST_HD T evaluate(const T (&x)[Term::arity], T (&d)[Term::arity]) {
+  return evaluate<Term>(x, d, AllOperands<Term>());
+}
+
+}  // namespace vaefast

@@ -1,0 +1,67 @@
+// The operators torch.ops.vaefast.*, which schema.cpp registers. In all of them, bit k of `gradients` asks for the
+// gradient by operand k; the gradients come in the operands' order.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace vaefast {
+
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+using Tensors = std::vector<Tensor>;
+
+// Everything about a loss except its likelihood and its operands.
+struct LossOptions {
+  OptionalTensor mask;       // of the data; an element where it is false adds nothing
+  OptionalTensor weight;     // of each sample, or one for all; of the log-likelihood
+  OptionalTensor kl_weight;  // the same of the KL: the weight, times beta where beta is a tensor
+  double beta = 1;           // multiplies kl_weight
+  std::string reduction;     // "sum" or "mean"
+  int64_t batch_dims = 1;    // the leading dimensions, whose elements are samples
+  double target_scale = 1;   // multiplies the data, 1 / 255 for bytes
+};
+
+// term.cpp: a term, summed over each row, over everything or not at all, and its gradients times coef. `value` false:
+// the gradients alone.
+std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, const OptionalTensor& mask,
+                                    const OptionalTensor& coef, std::string reduction, int64_t batch_dims,
+                                    double target_scale, int64_t gradients, bool value);
+
+// loss.cpp: the loss is the reduction over the batch of beta * kl_weight * KL - weight * log-likelihood. It comes with
+// the log-likelihood and the KL of each sample, and with its gradients by the operands and then the latents. latent is
+// (mu, logvar), or (mu, logvar, prior_mu, prior_logvar).
+using Loss = std::tuple<Tensor, Tensor, Tensor, Tensors>;
+Loss elbo(std::string likelihood, at::TensorList operands, at::TensorList latent, const LossOptions& options,
+          int64_t gradients);
+// In place: the prediction, operand 0, is overwritten by its own gradient, which is not returned.
+Loss elbo_(const Tensor& prediction, std::string likelihood, at::TensorList others, at::TensorList latent,
+           const LossOptions& options, int64_t gradients);
+
+// loss_autograd.cpp: the loss alone, with a derivative, and without one for where autograd records nothing. Python
+// implements elbo_vjp, the derivative where more is asked of it than one backward pass.
+Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList latent, const LossOptions& options);
+Tensor elbo_loss_value(std::string likelihood, at::TensorList operands, at::TensorList latent,
+                       const LossOptions& options);
+
+// sample.cpp: z, the KL of each row where it is asked for, and the key of the noise, which is (seed, offset) as two
+// int64. Without a given key, one is drawn. num_samples -1: one sample, without the leading dimension.
+using Sample = std::tuple<Tensor, Tensor, Tensor>;
+Sample rsample(at::TensorList latent, const OptionalTensor& given_key, int64_t num_samples, bool kl, int64_t batch_dims,
+               std::optional<at::Generator> generator);
+Tensors rsample_backward(at::TensorList latent, const Tensor& key, const OptionalTensor& grad_z,
+                         const OptionalTensor& grad_kl, int64_t num_samples, int64_t batch_dims, int64_t gradients);
+
+// sample_autograd.cpp: (z, KL) with a derivative. rsample_vjp is to it what elbo_vjp is to elbo_loss.
+std::tuple<Tensor, Tensor> sample_and_kl(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
+                                         std::optional<at::Generator> generator);
+
+// scale.cpp: multiplies the gradients that the forward pass has made by the upstream gradient, in place.
+void scale_(at::TensorList tensors, const Tensor& factor);
+
+}  // namespace vaefast

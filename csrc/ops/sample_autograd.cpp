@@ -1,0 +1,63 @@
+// Samples and their KL in the eager autograd graph.
+#include "autograd.h"
+
+namespace vaefast {
+namespace {
+
+struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
+  static variable_list forward(AutogradContext* ctx, at::TensorList latent, int64_t num_samples, bool kl,
+                               int64_t batch_dims, std::optional<at::Generator> generator) {
+    const int64_t gradients = required_gradients(latent);
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    static const auto op = find_operator<decltype(rsample)>("vaefast::rsample");
+    auto [z, sums, key] = op.call(latent, {}, num_samples, kl, batch_dims, std::move(generator));
+    variable_list saved{key};
+    append(saved, latent);
+    ctx->save_for_backward(std::move(saved));
+    auto& data = ctx->saved_data;
+    data["num_samples"] = num_samples;
+    data["kl"] = kl;
+    data["batch_dims"] = batch_dims;
+    data["gradients"] = gradients;
+    ctx->set_materialize_grads(false);
+    return {z, sums};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list upstream) {
+    auto& data = ctx->saved_data;
+    SavedTensors saved(ctx);
+    const Tensor& key = saved.next();
+    at::TensorList latent = saved.rest();
+    variable_list result(latent.size() + other_arguments<1>(forward));
+    const OptionalTensor grad_z = given(upstream[0]);
+    const OptionalTensor grad_kl = data["kl"].toBool() ? given(upstream[1]) : std::nullopt;
+    if (!grad_z && !grad_kl) return result;
+    int64_t gradients = data["gradients"].toInt();
+    const bool more_than_one_pass =
+        at::GradMode::is_enabled() || (grad_z && is_batched(*grad_z)) || (grad_kl && is_batched(*grad_kl));
+    if (!more_than_one_pass && !grad_kl) {  // z depends on (mu, logvar) and not on the prior
+      latent = latent.slice(0, 2);
+      gradients &= 3;
+    }
+    static const auto once = find_operator<decltype(rsample_backward)>("vaefast::rsample_backward"),
+                      vjp = find_operator<decltype(rsample_backward)>("vaefast::rsample_vjp");
+    const Tensors grads =
+        (more_than_one_pass ? vjp : once)
+            .call(latent, key, grad_z, grad_kl, data["num_samples"].toInt(), data["batch_dims"].toInt(), gradients);
+    auto next = grads.begin();
+    for (size_t k = 0; k < latent.size(); ++k) {
+      if (gradients >> k & 1) result[k] = *next++;
+    }
+    return result;
+  }
+};
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> sample_and_kl(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
+                                         std::optional<at::Generator> generator) {
+  const variable_list out = SampleAndKl::apply(latent, num_samples, kl, batch_dims, std::move(generator));
+  return {out[0], out[1]};
+}
+
+}  // namespace vaefast
