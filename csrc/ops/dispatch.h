@@ -51,6 +51,10 @@ class LossOperator<Result(Before...), After...> {
 using ElboOp = LossOperator<Loss(std::string, at::TensorList, at::TensorList), int64_t>;
 using ElboInPlaceOp = LossOperator<Loss(const Tensor&, std::string, at::TensorList, at::TensorList), int64_t>;
 using ElboLossOp = LossOperator<Tensor(std::string, at::TensorList, at::TensorList)>;
-using ElboVjpOp = LossOperator<Tensors(std::string, at::TensorList, at::TensorList), int64_t, const Tensor&>;
+using ElboPartsOp = LossOperator<Parts(std::string, at::TensorList, at::TensorList)>;
+using ElboPartsInPlaceOp = LossOperator<Parts(const Tensor&, std::string, at::TensorList, at::TensorList)>;
+using ElboVjpOp =
+    LossOperator<Tensors(std::string, at::TensorList, at::TensorList), const OptionalTensor&, const OptionalTensor&,
+                 int64_t, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&>;
 
 }  // namespace vaefast

@@ -43,11 +43,16 @@ Loss elbo(std::string likelihood, at::TensorList operands, at::TensorList latent
 Loss elbo_(const Tensor& prediction, std::string likelihood, at::TensorList others, at::TensorList latent,
            const LossOptions& options, int64_t gradients);
 
-// loss_autograd.cpp: the loss alone, with a derivative, and without one for where autograd records nothing. Python
-// implements elbo_vjp, the derivative where more is asked of it than one backward pass.
+// loss_autograd.cpp: the loss alone, with a derivative, and without one for where autograd records nothing; with its
+// parts, which are (loss, log-likelihood, KL); and these with the prediction overwritten by its gradient. Python
+// implements elbo_vjp, the derivative where more is asked of it than one backward pass from the loss.
 Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList latent, const LossOptions& options);
 Tensor elbo_loss_value(std::string likelihood, at::TensorList operands, at::TensorList latent,
                        const LossOptions& options);
+using Parts = std::tuple<Tensor, Tensor, Tensor>;
+Parts elbo_parts(std::string likelihood, at::TensorList operands, at::TensorList latent, const LossOptions& options);
+Parts elbo_parts_(const Tensor& prediction, std::string likelihood, at::TensorList others, at::TensorList latent,
+                  const LossOptions& options);
 
 // sample.cpp: z, the KL of each row where it is asked for, and the key of the noise, which is (seed, offset) as two
 // int64. Without a given key, one is drawn. num_samples -1: one sample, without the leading dimension.

@@ -22,8 +22,16 @@ TORCH_LIBRARY(vaefast, m) {
       "elbo_loss(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
       "float beta, str reduction, int batch_dims, float target_scale) -> Tensor");
   m.def(
+      "elbo_parts(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
+      "float beta, str reduction, int batch_dims, float target_scale) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "elbo_parts_(Tensor(a!) prediction, str likelihood, Tensor[] others, Tensor[] latent, Tensor? mask, "
+      "Tensor? weight, Tensor? kl_weight, float beta, str reduction, int batch_dims, float target_scale) "
+      "-> (Tensor, Tensor, Tensor)");
+  m.def(
       "elbo_vjp(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
-      "float beta, str reduction, int batch_dims, float target_scale, int gradients, Tensor grad) -> Tensor[]");
+      "float beta, str reduction, int batch_dims, float target_scale, Tensor? fit, Tensor? kl, int gradients, "
+      "Tensor? grad, Tensor? grad_fit, Tensor? grad_kl) -> Tensor[]");
   m.def(
       "rsample(Tensor[] latent, Tensor? key, int num_samples, bool kl, int batch_dims, Generator? generator) "
       "-> (Tensor, Tensor, Tensor)",
@@ -54,6 +62,8 @@ TORCH_LIBRARY_IMPL(vaefast, CUDA, m) { implement(m); }
 
 TORCH_LIBRARY_IMPL(vaefast, Autograd, m) {
   m.impl("elbo_loss", ElboLossOp::flat<elbo_loss>);
+  m.impl("elbo_parts", ElboPartsOp::flat<elbo_parts>);
+  m.impl("elbo_parts_", ElboPartsInPlaceOp::flat<elbo_parts_>);
   m.impl("sample_and_kl", sample_and_kl);
 }
 TORCH_LIBRARY_IMPL(vaefast, CompositeExplicitAutograd, m) { m.impl("elbo_loss", ElboLossOp::flat<elbo_loss_value>); }

@@ -43,7 +43,9 @@ fast_elbo_loss = _C.fast_elbo_loss
 
 row_sum = torch.ops.vaefast.row_sum.default
 elbo = torch.ops.vaefast.elbo.default
-elbo_loss = torch.ops.vaefast.elbo_loss.default  # elbo's loss alone, with a derivative; eager only
+elbo_loss = torch.ops.vaefast.elbo_loss.default  # elbo's loss alone, with a derivative
+elbo_parts = torch.ops.vaefast.elbo_parts.default  # (loss, log-likelihood, KL), with a derivative
+elbo_parts_ = torch.ops.vaefast.elbo_parts_.default  # the same in place
 elbo_ = torch.ops.vaefast.elbo_.default
 rsample = torch.ops.vaefast.rsample.default
 rsample_backward = torch.ops.vaefast.rsample_backward.default

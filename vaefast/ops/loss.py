@@ -1,4 +1,4 @@
-"""The whole loss, reduced to a scalar: the autograd node and the function over it.
+"""The whole loss, reduced to a scalar. The autograd node, eager and compiled, is that of csrc/ops/loss_autograd.cpp.
 
 A scalar loss knows every element's coefficient already in the forward pass, so one sweep computes value and gradients. The
 backward pass returns those buffers, scaled where the upstream gradient is not 1. It gives them away once: a second backward
@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import reference
 from . import library
 from .dispatch import has_kernel, is_writable, needs_composite, needs_grad, traced_constant
-from .vjp import Grads, bits, composite_vjp, fits_one_pass, scaled, spread, sum_of, swept
+from .vjp import composite_vjp, fits_one_pass, sum_of, swept
 
 fast_elbo_loss = library.fast_elbo_loss  # the fast path: elbo_loss of four common tensors, or None; eager only
 
@@ -37,120 +37,6 @@ class LossOptions(NamedTuple):
         return mask, weight, beta if weight is None else weight * beta, 1.0, *rest
 
 
-class ElboLoss(torch.autograd.Function):
-    """(loss, log-likelihood, KL); (loss,) without `parts`, because torch.compile hands backward a zero, and not None, for
-    an output that nobody used.
-
-    loss_autograd.cpp has a node for the loss alone in eager mode, which costs less per call. This one serves what that one
-    cannot: torch.compile, the parts, a gradient by weight or beta, and writing in place."""
-
-    @staticmethod
-    def forward(ctx: Any, term: str, inplace: bool, parts: bool, arity: int, *flat: Any) -> tuple[Tensor, ...]:
-        options, operands = LossOptions(*flat[:_OPTIONS]), flat[_OPTIONS:]
-        ctx.term, ctx.inplace, ctx.arity = term, inplace, arity
-        ctx.needed = ctx.needs_input_grad[_OWN + _OPTIONS :]
-        ctx.needed_of_options = LossOptions(*ctx.needs_input_grad[_OWN : _OWN + _OPTIONS])
-        ctx.spent = not fits_one_pass(operands)
-        rest = operands[arity:], *options.flat(), 0 if ctx.spent else bits(ctx.needed)
-        if inplace:
-            loss, fit, kl, buffers = library.elbo_(operands[0], term, operands[1:arity], *rest)
-            # A stale use of the overwritten prediction now raises torch's version error.
-            torch.autograd.graph.increment_version(operands[0])
-            buffers = [operands[0].detach(), *buffers]
-        else:
-            loss, fit, kl, buffers = library.elbo(term, operands[:arity], *rest)
-        beta = options.beta if isinstance(options.beta, Tensor) else None
-        ctx.options = options._replace(mask=None, weight=None, beta=1.0 if beta is not None else options.beta)
-        ctx.save_for_backward(options.mask, options.weight, beta, fit, kl, *operands, *buffers)
-        ctx.set_materialize_grads(False)
-        return (loss, fit, kl) if parts else (loss,)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad, grad_fit, grad_kl = upstream = (*upstream, None, None)[:3]
-        if grad is None and grad_fit is None and grad_kl is None:
-            return _gradients([None] * len(ctx.needed))
-        mask, weight, beta, fit, kl, *saved = ctx.saved_tensors
-        options = ctx.options._replace(mask=mask, weight=weight)
-        options = options if beta is None else options._replace(beta=beta)
-        operands, buffers = saved[: len(ctx.needed)], saved[len(ctx.needed) :]
-        differentiable = needs_composite(*upstream)
-        one_pass = grad is not None and grad_fit is None and grad_kl is None and not differentiable and not ctx.spent
-        if ctx.inplace and not one_pass:
-            raise RuntimeError(
-                "vaefast.ELBOLoss: with inplace=True the prediction holds its gradient now, so the graph can be run "
-                "backward once only, from the loss, and without create_graph"
-            )
-        needed = ctx.needed_of_options
-        if one_pass and not (needed.weight or needed.beta):
-            ctx.spent = True
-            assert grad is not None
-            return _gradients(spread(scaled(buffers, grad), ctx.needed))
-        args = ctx.term, operands[: ctx.arity], operands[ctx.arity :], options, upstream
-        if differentiable:
-            of_weight, of_beta, *grads = _composite_loss_vjp(*args, (needed.weight, needed.beta, *ctx.needed))
-            return _gradients(grads, of_weight, of_beta)
-        of_weight = of_beta = None
-        if grad is not None:
-            row = grad / fit.numel() if options.reduction == "mean" else grad
-            of_weight = row * (options.beta * kl - fit) if needed.weight else None
-            # a sum, which is 0 for no samples
-            of_beta = (row * (kl if weight is None else weight * kl)).sum() if needed.beta else None
-        return _gradients(_swept_loss(*args, ctx.needed), of_weight, of_beta)
-
-
-_OWN = 4  # arguments of ElboLoss before the options
-_OPTIONS = len(LossOptions._fields)
-
-
-def _gradients(
-    of_operands: Sequence[Tensor | None], of_weight: Tensor | None = None, of_beta: Tensor | None = None
-) -> tuple[Tensor | None, ...]:
-    """What ElboLoss.backward returns: a slot for each argument, and most have no gradient."""
-    of_options = {"weight": of_weight, "beta": of_beta}
-    return (*[None] * _OWN, *[of_options.get(name) for name in LossOptions._fields], *of_operands)
-
-
-def _composite_loss_vjp(
-    term: str,
-    operands: Sequence[Tensor],
-    latent: Sequence[Tensor],
-    options: LossOptions,
-    upstream: Grads,
-    needed: tuple[bool, ...],
-) -> list[Tensor | None]:
-    """The gradients by (weight, beta, *operands, *latent) for upstream gradients by (loss, log-likelihood, KL)."""
-    arity = len(operands)
-
-    def composite(weight: Tensor | None, beta: float | Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return reference.elbo_loss(term, inputs[:arity], inputs[arity:], *options._replace(weight=weight, beta=beta))
-
-    return composite_vjp(composite, [options.weight, options.beta, *operands, *latent], needed, upstream)
-
-
-def _swept_loss(
-    term: str,
-    operands: Sequence[Tensor],
-    latent: Sequence[Tensor],
-    options: LossOptions,
-    upstream: Grads,
-    needed: tuple[bool, ...],
-) -> list[Tensor | None]:
-    """The gradients by (*operands, *latent), by sweeps of their own."""
-    mask, weight, beta, reduction, batch_dims, target_scale = options
-    grad, fit_coef, kl_coef = upstream
-    if grad is not None:
-        batch = operands[0].shape[:batch_dims]
-        row = (grad / batch.numel() if reduction == "mean" else grad).expand(batch)
-        weighted = row if weight is None else row * weight
-        fit_coef = sum_of(-weighted, fit_coef)
-        kl_coef = sum_of(beta * weighted, kl_coef)
-    split = len(operands)
-    return swept(term, operands, mask, fit_coef, batch_dims, target_scale, needed[:split]) + swept(
-        library.kl_term(latent), latent, None, kl_coef, batch_dims, 1.0, needed[split:]
-    )
-
-
 def _elbo_vjp(
     term: str,
     operands: Sequence[Tensor],
@@ -158,24 +44,51 @@ def _elbo_vjp(
     mask: Tensor | None,
     weight: Tensor | None,
     kl_weight: Tensor | None,
-    beta: float | Tensor,
+    beta: float,
     reduction: str,
     batch_dims: int,
     target_scale: float,
+    fit: Tensor | None,
+    kl: Tensor | None,
     gradients: int,
-    grad: Tensor,
+    *upstream: Tensor | None,
 ) -> list[Tensor]:
-    """What loss_autograd.cpp calls where its buffers are spent, or where more is asked of it than one backward pass."""
-    if weight is None and kl_weight is not None:
-        beta = beta * kl_weight
-    needed = tuple(bool(gradients >> k & 1) for k in range(len(operands) + len(latent)))
-    options = LossOptions(mask, weight, beta, reduction, batch_dims, target_scale)
-    args = term, operands, latent, options, (grad, None, None)
-    if needs_composite(grad):
-        _, _, *grads = _composite_loss_vjp(*args, (False, False, *needed))
+    """The gradients by (*operands, *latent, weight, kl_weight) whose bit is set in `gradients`, for the upstream gradients by
+    (loss, log-likelihood, KL). The autograd node calls it where its buffers are spent, or where more is asked of it than one
+    backward pass from the loss."""
+    arity, inputs = len(operands), [*operands, *latent, weight, kl_weight]
+    needed = tuple(bool(gradients >> k & 1) for k in range(len(inputs)))
+    if needs_composite(*upstream):
+
+        def composite(*given: Any) -> tuple[Tensor, ...]:
+            fit = reference.row_sum(term, given[:arity], mask, "none", batch_dims, target_scale)
+            kl = reference.row_sum(library.kl_term(latent), given[arity:-2], batch_dims=batch_dims)
+            loss = _weighted(given[-1], beta * kl) - _weighted(given[-2], fit)
+            return (loss.sum() if reduction == "sum" else loss.mean()), fit, kl
+
+        grads = composite_vjp(composite, inputs, needed, upstream)
     else:
-        grads = _swept_loss(*args, needed)
+        grad, fit_coef, kl_coef = upstream
+        of_weights: list[Tensor | None] = [None, None]
+        if grad is not None:
+            batch = operands[0].shape[:batch_dims]
+            row = (grad / batch.numel() if reduction == "mean" else grad).expand(batch)
+            fit_coef = sum_of(-_weighted(weight, row), fit_coef)
+            kl_coef = sum_of(beta * _weighted(kl_weight, row), kl_coef)
+            if weight is not None and fit is not None and needed[-2]:
+                of_weights[0] = (-row * fit).sum_to_size(weight.shape)
+            if kl_weight is not None and kl is not None and needed[-1]:
+                of_weights[1] = (beta * row * kl).sum_to_size(kl_weight.shape)
+        grads = [
+            *swept(term, operands, mask, fit_coef, batch_dims, target_scale, needed[:arity]),
+            *swept(library.kl_term(latent), latent, None, kl_coef, batch_dims, 1.0, needed[arity:-2]),
+            *of_weights,
+        ]
     return [g for g in grads if g is not None]
+
+
+def _weighted(weight: Tensor | None, rows: Tensor) -> Tensor:
+    return rows if weight is None else weight * rows
 
 
 library.implement("elbo_vjp", _elbo_vjp)
@@ -196,17 +109,17 @@ def elbo_loss(
         beta = beta.to(operands[0].device, non_blocking=True)
     if not has_kernel(operands[0]):
         return reference.elbo_loss(term, operands, latent, *options._replace(beta=beta))
-    compiling = torch.compiler.is_compiling()
-    if compiling and not isinstance(beta, Tensor) and beta != 1:  # torch.full would put its value into the graph, too
+    if (
+        torch.compiler.is_compiling() and not isinstance(beta, Tensor) and beta != 1
+    ):  # torch.full would put its value into the graph, too
         beta = beta * torch.ones((), dtype=torch.float64, device=latent[0].device)
     options = LossOptions(mask, weight, beta, reduction, batch_dims, traced_constant(target_scale))
-    beta_tensor = beta if isinstance(beta, Tensor) else None
-    own_grad = weight is not None and (weight.requires_grad or beta_tensor is not None)
-    own_grad = own_grad or (beta_tensor is not None and beta_tensor.requires_grad)
-    if not (parts or inplace or compiling or own_grad):
-        return (library.elbo_loss(term, operands, latent, *options.flat()),)
-    inputs = (*operands, *latent)
-    if not needs_grad((*inputs, weight, beta_tensor)):
-        return library.elbo(term, operands, latent, *options.flat(), 0)[:3]
-    inplace = inplace and not own_grad and fits_one_pass(inputs) and is_writable(*inputs, mask, weight)
-    return ElboLoss.apply(term, inplace, parts, len(operands), *options, *inputs)
+    flat, inputs = options.flat(), (*operands, *latent)
+    weights = [t for t in flat[1:3] if t is not None]
+    if not needs_grad((*inputs, *weights)):
+        return library.elbo(term, operands, latent, *flat, 0)[:3]
+    if inplace and not needs_grad(weights) and fits_one_pass(inputs) and is_writable(*inputs, mask, weight):
+        return library.elbo_parts_(operands[0], term, operands[1:], latent, *flat)
+    if parts:
+        return library.elbo_parts(term, operands, latent, *flat)
+    return (library.elbo_loss(term, operands, latent, *flat),)
