@@ -53,9 +53,10 @@ def _elbo_vjp(
     gradients: int,
     *upstream: Tensor | None,
 ) -> list[Tensor]:
-    """The gradients by (*operands, *latent, weight, kl_weight) whose bit is set in `gradients`, for the upstream gradients by
-    (loss, log-likelihood, KL). The autograd node calls it where its buffers are spent, or where more is asked of it than one
-    backward pass from the loss."""
+    """The gradients by (*operands, *latent, weight, kl_weight) whose bit is set in `gradients`.
+
+    `upstream` are the gradients by (loss, log-likelihood, KL). The autograd node calls this where its buffers are spent, or
+    where more is asked of it than one backward pass from the loss."""
     arity, inputs = len(operands), [*operands, *latent, weight, kl_weight]
     needed = tuple(bool(gradients >> k & 1) for k in range(len(inputs)))
     if needs_composite(*upstream):
@@ -109,9 +110,8 @@ def elbo_loss(
         beta = beta.to(operands[0].device, non_blocking=True)
     if not has_kernel(operands[0]):
         return reference.elbo_loss(term, operands, latent, *options._replace(beta=beta))
-    if (
-        torch.compiler.is_compiling() and not isinstance(beta, Tensor) and beta != 1
-    ):  # torch.full would put its value into the graph, too
+    if torch.compiler.is_compiling() and not isinstance(beta, Tensor) and beta != 1:
+        # torch.full would put the value into the graph, too
         beta = beta * torch.ones((), dtype=torch.float64, device=latent[0].device)
     options = LossOptions(mask, weight, beta, reduction, batch_dims, traced_constant(target_scale))
     flat, inputs = options.flat(), (*operands, *latent)
