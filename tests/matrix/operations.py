@@ -109,7 +109,7 @@ def _dreg(head: Tensor, bias: Tensor, x: Tensor, z: Tensor, mu: Tensor, logvar: 
 LOSS = ("logits", "x", "mu", "logvar")
 
 
-def _of_term(row: Term) -> Iterator[Operation]:
+def of_term(row: Term) -> Iterator[Operation]:
     """A term by its public call, for each reduction that its row names."""
     names = ("mu", "logvar", "prior_mu", "prior_logvar") if row.target is None else ("logits", "x", "scale", "shape")
     inputs = tuple("probs" if kind == "probs" else name for kind, name in zip(row.kinds, names, strict=False))
@@ -123,8 +123,8 @@ def _composite_term(name: str, reduction: str, *operands: Tensor) -> Tensor:
     return reference.row_sum(name, operands, reduction=reduction)
 
 
-LIKELIHOODS = [each for row in TERMS.values() if row.target is not None for each in _of_term(row)]
-DIVERGENCES = [each for row in TERMS.values() if row.target is None for each in _of_term(row)]
+LIKELIHOODS = [each for row in TERMS.values() if row.target is not None for each in of_term(row)]
+DIVERGENCES = [each for row in TERMS.values() if row.target is None for each in of_term(row)]
 OPERATIONS = (
     Operation("ELBOLoss", ELBOLoss(), _composite_loss(), LOSS),
     Operation("ELBOLoss none", ELBOLoss(reduction="none"), _composite_loss(reduction="none"), LOSS),

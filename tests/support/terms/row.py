@@ -88,10 +88,10 @@ class Term:
     def lacks(self, arity: int) -> list[str]:
         """What the row does not say and has no default, in words. `arity` is what csrc/math/terms.h says."""
         said = {
-            f"{arity} kinds of operands, not {len(self.kinds)}": len(self.kinds) == arity,
+            f"{arity} kinds of operands (there are {len(self.kinds)})": len(self.kinds) == arity,
             f"kinds that are among {', '.join(KINDS)}": set(self.kinds) <= set(KINDS),
             "an exact formula": self.exact is not None,
-            "a call, for no likelihood has its name": self.call is not None or self.name in likelihoods.NAMES,
+            "a call (no likelihood has this name)": self.call is not None or self.name in likelihoods.NAMES,
         }
         return [what for what, there in said.items() if not there]
 
