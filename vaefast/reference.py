@@ -9,6 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Formula = Callable[..., Tensor]
+TERMS: dict[str, Formula] = {}  # the formula of each term of csrc/math/terms.h, by the term's name
+
+
+def _term(formula: Formula) -> Formula:
+    """Puts a formula into TERMS, under its own name."""
+    TERMS[formula.__name__] = formula
+    return formula
+
+
 LOG_2PI = math.log(2 * math.pi)
 _BERNOULLI = (
     1 / 6,
@@ -42,10 +52,12 @@ def _standardized(difference: Tensor, logvar: Tensor) -> Tensor:
     return difference * torch.exp(-0.5 * torch.where(lost, 0.0, logvar))
 
 
+@_term
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mu * mu + phi(logvar))
 
 
+@_term
 def gaussian_kl_pair(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
     return 0.5 * (_standardized(mu - prior_mu, prior_logvar) ** 2 + phi(logvar - prior_logvar))
 
@@ -56,22 +68,26 @@ def _product(size: Tensor, miss: Tensor) -> Tensor:
     return torch.where(right, 0.0, size) * miss + torch.where(right, miss, 0.0) * most * most
 
 
+@_term
 def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     size = torch.where(logits >= 0, logits, -logits)
     miss = torch.where(logits >= 0, 1 - x, x)
     return -(_product(size, miss) + torch.log1p(torch.exp(-size)))
 
 
+@_term
 def bernoulli_probs(probs: Tensor, x: Tensor) -> Tensor:
     proper = (probs >= 0) & (probs <= 1)  # elsewhere torch raises, on a GPU by an assertion that ends the process
     value = -F.binary_cross_entropy(torch.where(proper, probs, 0.5), x, reduction="none")
     return torch.where(proper, value, math.nan * torch.where(proper, 0.0, probs))
 
 
+@_term
 def gaussian(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * (LOG_2PI + logvar + _standardized(x - mean, logvar) ** 2)
 
 
+@_term
 def laplace(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
     difference = x - mean
     sign = torch.where(difference > 0, 1.0, torch.where(difference < 0, -1.0, difference)).detach()  # NaN stays NaN
@@ -80,6 +96,7 @@ def laplace(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
     return -(math.log(2) + log_scale + distance * precision)
 
 
+@_term
 def continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     near = logits.abs() < 1
     y = torch.where(near, logits, 0.0)
@@ -93,12 +110,6 @@ def continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     log_c = torch.where(size.isinf(), size.detach(), torch.log(-finite / torch.expm1(-finite)))
     far = torch.where(cost.isinf(), 0.0, log_c) - cost
     return torch.where(near, (x - 0.5) * y + series * y * y, far)
-
-
-TERMS: dict[str, Callable[..., Tensor]] = {
-    term.__name__: term
-    for term in (gaussian_kl, gaussian_kl_pair, bernoulli, bernoulli_probs, gaussian, laplace, continuous_bernoulli)
-}
 
 
 def row_sum(

@@ -1,4 +1,5 @@
-// What an elementwise term is. The formulas are in terms/, by family; terms.h has THE list of them.
+// What an elementwise term is. The formulas are in terms/, by family; each family lists its terms at the end of its
+// file, and terms.h joins the families.
 //
 // A term is a struct that derives from ElementwiseTerm and has
 //   name      how Python asks for it: torch.ops.vaefast.row_sum(name, ...)
@@ -37,6 +38,10 @@ struct ElementwiseTerm {
   static constexpr bool is_kl = false, light = false;
   using prepared_from = Operands<>;  // nothing is prepared
 };
+
+// The terms of one family.
+template <class... Term>
+struct Family {};
 
 template <class Term>
 constexpr bool kPrepares = Term::prepared_from::size() > 0;

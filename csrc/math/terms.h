@@ -1,4 +1,5 @@
-// THE list of elementwise terms, and what a term says of itself, as tables over the list. term.h says what a term is.
+// THE list of elementwise terms, joined from the families, and what a term says of itself, as tables over the list.
+// term.h says what a term is.
 #pragma once
 
 #include "terms/bernoulli.h"
@@ -35,7 +36,17 @@ struct TermList {
   }
 };
 
-// A term that is added here exists for every instruction set, device, dtype and reduction, with its backward pass.
-using Terms = TermList<GaussianKl, GaussianKlPair, Bernoulli, BernoulliProbs, Gaussian, Laplace, ContinuousBernoulli>;
+template <class... Families>
+struct Joined;
+template <class... Term>
+struct Joined<Family<Term...>> {
+  using List = TermList<Term...>;
+};
+template <class... A, class... B, class... Rest>
+struct Joined<Family<A...>, Family<B...>, Rest...> : Joined<Family<A..., B...>, Rest...> {};
+
+// THE list. A term of one of these families exists for every instruction set, device, dtype and reduction, with its
+// backward pass.
+using Terms = Joined<KlTerms, BernoulliTerms, LocationScaleTerms>::List;
 
 }  // namespace vaefast

@@ -6,35 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaefast import ELBOLoss, likelihoods
+from tests.support.terms import TERMS
+from vaefast import ELBOLoss
 from vaefast import functional as VF
 from vaefast.ops import library
 
-from ._draw import ARITY, Call, Draw
+from ._draw import NAMES, Call, Draw
 
-
-def laplace(mean: Tensor, x: Tensor, log_scale: Tensor, target_scale: float, **options) -> Tensor:
-    return likelihoods.Laplace(target_scale=target_scale).log_prob((mean, log_scale), x, **options)
-
-
-def continuous_bernoulli(logits: Tensor, x: Tensor, target_scale: float, **options) -> Tensor:
-    return likelihoods.ContinuousBernoulli(target_scale).log_prob(logits, x, **options)
-
-
-CALLS: dict[str, Callable[..., Tensor]] = {
-    "gaussian_kl": VF.gaussian_kl,
-    "gaussian_kl_pair": VF.gaussian_kl,
-    "bernoulli": VF.bernoulli_log_likelihood,
-    "bernoulli_probs": VF.bernoulli_probs_log_likelihood,
-    "gaussian": VF.gaussian_log_likelihood,
-    "laplace": laplace,
-    "continuous_bernoulli": continuous_bernoulli,
-}
+CALLS: dict[str, Callable[..., Tensor]] = {name: row.log_prob for name, row in TERMS.items()}
 
 
 def term(draw: Draw) -> Call:
     call, note = draw.call, draw.note
-    name, dtype, shape = note("term", draw.pick(list(ARITY))), draw.dtype(), note("shape", draw.shape())
+    name, dtype, shape = note("term", draw.pick(NAMES)), draw.dtype(), note("shape", draw.shape())
     batch_dims = note("batch_dims", int(draw.rng.integers(len(shape) + 1)))
     options = {
         "batch_dims": batch_dims,
@@ -42,7 +26,7 @@ def term(draw: Draw) -> Call:
     }
     inputs, scale = draw.operands(name, shape, dtype)
     mask = None
-    if not name.startswith("gaussian_kl"):
+    if TERMS[name].target is not None:
         mask = draw.mask(shape)
         options |= {"mask": mask, "target_scale": scale}
     draw.use(name, inputs, int(np.prod(shape[:batch_dims])), mask, scale)
@@ -57,7 +41,7 @@ def term(draw: Draw) -> Call:
 
 def loss(draw: Draw) -> Call:
     call, note, rng = draw.call, draw.note, draw.rng
-    name = note("likelihood", draw.pick([t for t in ARITY if not t.startswith("gaussian_kl")]))
+    name = note("likelihood", draw.pick([t for t in NAMES if TERMS[t].target is not None]))
     dtype = draw.dtype()
     shape = draw.shape(1)
     latent_shape = (shape[0], *draw.shape(0, 2))
@@ -79,14 +63,10 @@ def loss(draw: Draw) -> Call:
     if draw.chance(0.2):
         extra["beta"] = draw.input("beta", torch.tensor(beta, dtype=wide))
     parts = note("parts", draw.chance(0.2))
-    likelihood = {"laplace": likelihoods.Laplace, "continuous_bernoulli": likelihoods.ContinuousBernoulli}.get(name)
     options = {"reduction": note("reduction", draw.pick(["mean", "mean", "sum", "none"])), "beta": beta}
     options["inplace"] = note("inplace", draw.chance(0.15))
     options["validate"] = note("validate", not draw.special and draw.chance(0.1))
-    if likelihood:
-        criterion = ELBOLoss(likelihood(target_scale=scale), **options)
-    else:
-        criterion = ELBOLoss(name, target_scale=scale, **options)
+    criterion = ELBOLoss(name, target_scale=scale, **options)
     wanted = draw.require([*inputs, *latent, *extra.values()])
     for each in wanted:
         each.tensor.requires_grad_()

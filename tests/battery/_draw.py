@@ -7,15 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.support.terms import TERMS
 from vaefast.ops import library
 
-from ._truth import FORMULAS
-
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# Of the terms whose exact values are known; tests/ops/test_term.py says which are not.
-ARITY = {term: arity for term, arity in library.build_info()["terms"].items() if term in FORMULAS}
+NAMES = [name for name in library.build_info()["terms"] if name in TERMS]
 ISAS = library.build_info()["cpu_isas"]
-UNIT_TARGET = ("bernoulli", "bernoulli_probs", "continuous_bernoulli")  # whose x lies in [0, 1]
 _INF, _NAN, _TINY, _MOST = np.inf, np.nan, 2.0**-126, 2.0**128 * (1 - 2.0**-24)
 _REAL = [0.0, -0.0, _INF, -_INF, _NAN, 1e-45, -1e-40, _TINY, _MOST, -_MOST, 1e20, -1e20, 88.7, -88.7, 104, -104, 1, -1]
 _UNIT = [0.0, -0.0, 1.0, 0.5, _NAN, 1e-45, _TINY, 1e-8, 1 - 2.0**-24, 2.0, -1.0, _INF]
@@ -160,14 +157,14 @@ class Draw:
         """Operands of a term, and the target's scale."""
         found: list[Input] = []
         scale = 1.0
-        for k in range(ARITY[term]):
-            if k == 1 and not term.startswith("gaussian_kl"):
-                x, scale = self.target(shape, term in UNIT_TARGET, dtype)
+        for k, drawn in enumerate(TERMS[term].kinds):
+            if k == TERMS[term].target:
+                x, scale = self.target(shape, drawn == "unit data", dtype)
                 found.append(x)
                 continue
             own = torch.float32 if k and dtype != torch.float64 and self.chance(0.1) else dtype
             one = k > 1 and self.chance(0.2)
-            kind = "unit" if term == "bernoulli_probs" else "real"
+            kind = "unit" if drawn == "probs" else "real"
             found.append(self.input(f"operand {k}", self.values(() if one else shape, kind).to(own)))
         return found, self.note("target_scale", scale)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from tests.support.terms import TERMS
+
 from ._draw import Call
 from ._truth import LONG, Exact
 
@@ -98,8 +100,8 @@ def expect_term(call: Call, truth: Sequence[Exact], u: float) -> Iterator[tuple[
     if up is None:
         return
     factor = up if reduction == "elementwise" else spread(up, n) if reduction == "none" else np.full(n, up[0]) * share
-    names = ["operand 0", "operand 1" if use.term.startswith("gaussian_kl") else "x", "operand 2", "operand 3"]
-    for k, name in enumerate(names):
+    for k in range(len(use.operands)):
+        name = "x" if k == TERMS[use.term].target else f"operand {k}"
         if name in call.grads:
             scale = call.notes["target_scale"] if name == "x" else 1.0
             yield name, elements(truth[0], k + 1, use.mask).times(factor * scale, 4, u)

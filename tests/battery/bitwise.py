@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.support.cases import CASES
+from tests.support.terms import TERMS
 from vaefast import ELBOLoss, ops
 from vaefast import functional as VF
 from vaefast.ops import library
 
 from . import Row
-from ._truth import FORMULAS, exact
+from ._truth import exact
 
 THREADS = (1, 2, 3, 7, 16)
 SHAPES = ((3, 5), (128, 784), (40, 3, 8, 8), (2, 60_001), (3000, 20), (70_000, 1))
@@ -32,16 +32,16 @@ def configurations(
 
     for shape in shapes:
         for dtype in DTYPES:
-            for case in CASES:
-                operands = case.operands(shape, dtype, seed=7)
+            for name, row in TERMS.items():
+                operands = row.operands(shape, dtype, seed=7)
                 for reduction in ("none", "sum", "mean", "elementwise"):
 
-                    def call(*t: Tensor, term: str = case.term, reduction: str = reduction) -> list[Tensor]:
+                    def call(*t: Tensor, term: str = name, reduction: str = reduction) -> list[Tensor]:
                         return with_gradients((ops.row_sum(term, t, reduction=reduction),), list(t))
 
-                    yield f"{case.term} {reduction}", operands, call
-            latent = [t[: shape[0]] for t in CASES[0].operands((shape[0], 7), dtype, seed=8)]
-            logits, x = CASES[2].operands(shape, dtype, seed=9)
+                    yield f"{name} {reduction}", operands, call
+            latent = [t[: shape[0]] for t in TERMS["gaussian_kl"].operands((shape[0], 7), dtype, seed=8)]
+            logits, x = TERMS["bernoulli"].operands(shape, dtype, seed=9)
 
             def loss(logits: Tensor, mu: Tensor, logvar: Tensor, x: Tensor = x) -> list[Tensor]:
                 return with_gradients((ELBOLoss()(logits, x, mu, logvar),), [logits, mu, logvar])
@@ -53,7 +53,7 @@ def configurations(
                 return with_gradients((z, kl, several), [mu, logvar])
 
             yield "ELBOLoss", [logits, *latent], loss
-            yield "samples", CASES[0].operands(shape, dtype, seed=10), sample
+            yield "samples", TERMS["gaussian_kl"].operands(shape, dtype, seed=10), sample
 
 
 def same_bits(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -64,19 +64,19 @@ def same_bits(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def apart(n: int) -> Iterator[tuple[str, float]]:
     """How far instruction sets are from the baseline, in units of the sum of both bounds."""
-    for case in (c for c in CASES if c.term in FORMULAS):
-        operands = case.operands((1, n), torch.float32, seed=4)
-        truth = exact(case.term, [t.double().numpy().ravel() for t in operands], np.float32)
+    for name, row in TERMS.items():
+        operands = row.operands((1, n), torch.float32, seed=4)
+        truth = exact(name, [t.double().numpy().ravel() for t in operands], np.float32)
         results = {}
         for isa in library.build_info()["cpu_isas"]:
             library.set_cpu_isa(isa)
             every = (1 << len(operands)) - 1
-            value, grads = library.row_sum(case.term, operands, None, None, "elementwise", 0, 1.0, every, True)
+            value, grads = library.row_sum(name, operands, None, None, "elementwise", 0, 1.0, every, True)
             results[isa] = [t.double().numpy().ravel() for t in (value, *grads)]
         base = results.pop("baseline")
         for isa, got in results.items():
             pairs = zip(got, base, truth.bounds, strict=True)
-            yield f"{case.term}, {isa}", max(float((np.abs(g - b) / (2 * bound)).max()) for g, b, bound in pairs)
+            yield f"{name}, {isa}", max(float((np.abs(g - b) / (2 * bound)).max()) for g, b, bound in pairs)
 
 
 def noise_apart(n: int) -> Iterator[tuple[str, float]]:

@@ -5,69 +5,20 @@ One rule for noise: where both largest errors are at most 1 ULP of the result's 
 ULP from correct rounding, a cell is even. Every other cell in which either error is larger counts as worse, by however
 little."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from tests.support import accuracy
+from tests.support.terms import LONG, TERMS
 from vaefast import functional as VF
 from vaefast import ops
 
 from . import Row
-from ._truth import FORMULAS, LONG, bounds, reduced
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-Regimes = Callable[[int, torch.Generator], Iterator[tuple[str, tuple[Tensor, ...]]]]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """A term, what people write for it, where it is tried, and the gradients that are not the same exact number in both."""
-
-    term: str
-    eager: Callable[..., Tensor]
-    regimes: Regimes
-    gradients: tuple[int, ...]
-
-
-def eager_kl_pair(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
-    return 0.5 * (prior_logvar - logvar + (logvar.exp() + (mu - prior_mu).pow(2)) / prior_logvar.exp() - 1)
-
-
-def eager_gaussian(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
-    return -0.5 * (math.log(2 * math.pi) + logvar + (x - mean).pow(2) / logvar.exp())
-
-
-def eager_continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
-    return torch.distributions.ContinuousBernoulli(logits=logits, validate_args=False).log_prob(x)
-
-
-OPERATIONS = (
-    Operation(
-        "bernoulli",
-        lambda l, x: -F.binary_cross_entropy_with_logits(l, x, reduction="none"),
-        accuracy.bernoulli_regimes,
-        (0,),
-    ),
-    Operation(
-        "bernoulli_probs", lambda p, x: -F.binary_cross_entropy(p, x, reduction="none"), accuracy.probs_regimes, (0,)
-    ),
-    Operation("gaussian_kl", lambda mu, v: -0.5 * (1 + v - mu.pow(2) - v.exp()), accuracy.kl_regimes, (1,)),
-    Operation("gaussian_kl_pair", eager_kl_pair, accuracy.kl_pair_regimes, (0, 1, 2, 3)),
-    Operation("gaussian", eager_gaussian, accuracy.gaussian_regimes, (0, 1, 2)),
-    Operation(
-        "laplace",
-        lambda m, x, s: torch.distributions.Laplace(m, s.exp(), validate_args=False).log_prob(x),
-        accuracy.gaussian_regimes,
-        (0, 1, 2),
-    ),
-    Operation("continuous_bernoulli", eager_continuous_bernoulli, accuracy.continuous_bernoulli_regimes, (0,)),
-)
 
 
 def as_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
@@ -78,7 +29,7 @@ def as_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(t == t.round(), t.double(), t * (1 - 2.0**-25 * lower))
 
 
-def outputs(function: Callable[..., Tensor], operands: list[Tensor], gradients: tuple[int, ...]) -> list[Tensor]:
+def outputs(function: Callable[..., Tensor], operands: list[Tensor], gradients: Sequence[int]) -> list[Tensor]:
     leaves = [t.detach().clone().requires_grad_() for t in operands]
     value = function(*leaves)
     return [value.detach(), *torch.autograd.grad(value.sum(), [leaves[k] for k in gradients])]
@@ -114,22 +65,24 @@ def compare(name: str, true: np.ndarray, unit: np.ndarray, ours: Tensor, theirs:
 
 
 def cells(n: int) -> Iterator[Cell]:
-    for operation in OPERATIONS:
-        for regime, drawn in operation.regimes(n, torch.Generator().manual_seed(11)):
+    for term, row in TERMS.items():
+        eager, gradients = row.written(), row.gradients
+        gradients = range(len(row.kinds)) if gradients is None else gradients
+        for regime, drawn in row.ranges(n, torch.Generator().manual_seed(11)) if eager else ():
             for dtype in DTYPES:
                 operands = [as_dtype(t, dtype) for t in drawn]
-                wide = reduced(operation.term, [t.double().numpy() for t in operands], LONG)
-                exact = FORMULAS[operation.term](*wide)
-                units, _ = bounds(operation.term, wide, exact)
+                wide = row.centered([t.double().numpy().astype(LONG) for t in operands])
+                exact = row.exact(*wide)
+                units, _ = row.limits(wide, exact)
 
-                def fused(*t: Tensor, term: str = operation.term) -> Tensor:
+                def fused(*t: Tensor, term: str = term) -> Tensor:
                     return ops.row_sum(term, t, reduction="elementwise")
 
-                pairs = zip(*(outputs(f, operands, operation.gradients) for f in (fused, operation.eager)), strict=True)
-                for k, (ours, theirs) in zip((0, *(g + 1 for g in operation.gradients)), pairs, strict=True):
+                pairs = zip(*(outputs(f, operands, gradients) for f in (fused, eager)), strict=True)
+                for k, (ours, theirs) in zip((0, *(g + 1 for g in gradients)), pairs, strict=True):
                     least = LONG(torch.finfo(dtype).smallest_normal)
                     unit = torch.finfo(dtype).eps / 2 * np.maximum(units[k], least)
-                    name = operation.term if k == 0 else f"{operation.term} by operand {k - 1}"
+                    name = term if k == 0 else f"{term} by operand {k - 1}"
                     yield compare(f"{name}, {str(dtype)[6:]}, {regime}", exact[k], unit, ours, theirs)
 
 

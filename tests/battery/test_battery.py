@@ -11,6 +11,9 @@ from tests import battery
 from tests.battery import __main__ as command
 from tests.battery import _calls, _page, bitwise, exhaustive, fuzz, mutation, never_worse, noise
 from tests.battery._open import OPEN, reason
+from tests.matrix import operations
+from tests.support import accuracy
+from tests.support.terms import TERMS, Term
 
 
 @pytest.mark.parametrize("group", battery.GROUPS)
@@ -68,6 +71,23 @@ def test_fuzz_sees_an_input_that_is_written_to(monkeypatch):
 
     monkeypatch.setitem(_calls.CALLS, "laplace", writes)
     assert any("was written to" in each for _, wrong in fuzz.run(range(1000)) for each in wrong)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian_kl"])
+def test_a_row_of_three_fields_is_enough(name, monkeypatch):
+    """The defaults of tests/support/terms: bounds, a published quantity, a range of inputs, an operation of the matrix."""
+    full = TERMS[name]
+    bare = Term(name, full.kinds, full.exact, call=full.call if full.target is None else None)
+    monkeypatch.setitem(TERMS, name, bare)
+    monkeypatch.setitem(_calls.CALLS, name, bare.log_prob)
+    assert not bare.lacks(len(full.kinds))
+    assert not [wrong for _, wrong in fuzz.run(range(500)) if wrong]
+    (quantity,) = accuracy.quantities(bare)
+    assert accuracy.worst(quantity, 5000)[2] == 0
+    (operation,) = operations.of_term(bare)
+    operands = operation.draw()
+    torch.testing.assert_close(operation.function(*operands), operation.composite(*operands))
+    assert bare.written() is None  # what people write is not known
 
 
 def test_a_call_is_made_again_from_its_number(capsys):

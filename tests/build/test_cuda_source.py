@@ -100,7 +100,9 @@ def test_kernels_run_under_sanitizers():
 @needs_nvcc
 def test_the_binding_links_and_loads(tmp_path):
     """Against stub libraries of the symbols in cuda_symbols.txt; the loader binds all of them at once."""
-    run = subprocess.run([sys.executable, "-m", "tests.support.cuda_build", tmp_path], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.support.cuda_build", tmp_path], cwd=ROOT, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     (library,) = (tmp_path / "vaefast").glob("_C*.so")
     code = f"""

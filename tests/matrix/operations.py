@@ -1,14 +1,16 @@
-"""The operations: each of vaefast's functions beside the same in plain torch."""
+"""The operations: each of vaefast's functions beside the same in plain torch. Those of the terms are made of the rows of
+tests/support/terms."""
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vaefast import ELBOLoss, IWAELoss, likelihoods, reference
+from tests.support.terms import TERMS, Term
+from vaefast import ELBOLoss, IWAELoss, reference
 from vaefast import functional as VF
 
 BATCH, D, L = 6, 11, 3
@@ -27,7 +29,7 @@ class Operation:
 
     def draw(self, batch: int = BATCH, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
         g = torch.Generator().manual_seed(batch)
-        shapes = {"probs": (batch, D), "x": (batch, D), "logits": (batch, D), "scale": (batch, D), "weight": (batch,),
+        shapes = {"probs": (batch, D), "x": (batch, D), "logits": (batch, D), "scale": (batch, D), "shape": (batch, D), "weight": (batch,),
                   "beta": (), "head": (D, L), "bias": (D,), "z": (batch, L)}  # fmt: skip
         drawn = []
         for name in self.inputs:
@@ -77,10 +79,6 @@ def _iwae(*args: Tensor) -> Tensor:
     return math.log(2) - _log_w(*args).logsumexp(0).mean()
 
 
-def _term(name: str, reduction: str = "none") -> Function:
-    return lambda *operands: reference.row_sum(name, operands, reduction=reduction)
-
-
 def _flat(rsample_kl: Function) -> Function:
     """One tensor of a pair, so that every operation returns one."""
 
@@ -109,6 +107,24 @@ def _dreg(head: Tensor, bias: Tensor, x: Tensor, z: Tensor, mu: Tensor, logvar: 
 
 
 LOSS = ("logits", "x", "mu", "logvar")
+
+
+def of_term(row: Term) -> Iterator[Operation]:
+    """A term by its public call, for each reduction that its row names."""
+    names = ("mu", "logvar", "prior_mu", "prior_logvar") if row.target is None else ("logits", "x", "scale", "shape")
+    inputs = tuple("probs" if kind == "probs" else name for kind, name in zip(row.kinds, names, strict=False))
+    for reduction in row.reductions:
+        name = (row.label or row.name) + f" {reduction}" * (reduction != "none")
+        composite = functools.partial(_composite_term, row.name, reduction)
+        yield Operation(name, functools.partial(row.log_prob, reduction=reduction), composite, inputs)
+
+
+def _composite_term(name: str, reduction: str, *operands: Tensor) -> Tensor:
+    return reference.row_sum(name, operands, reduction=reduction)
+
+
+LIKELIHOODS = [each for row in TERMS.values() if row.target is not None for each in of_term(row)]
+DIVERGENCES = [each for row in TERMS.values() if row.target is None for each in of_term(row)]
 OPERATIONS = (
     Operation("ELBOLoss", ELBOLoss(), _composite_loss(), LOSS),
     Operation("ELBOLoss none", ELBOLoss(reduction="none"), _composite_loss(reduction="none"), LOSS),
@@ -129,17 +145,8 @@ OPERATIONS = (
     Operation("ELBOLoss free bits", ELBOLoss(free_bits=0.1), _free_bits, LOSS),
     Operation("ELBOLoss inplace", lambda r, *a: ELBOLoss(inplace=True)(1.0 * r, *a), _composite_loss(), LOSS),
     Operation("elbo", lambda *a: VF.elbo(*a).elbo, lambda *a: -_composite_loss(reduction="none")(*a), LOSS),
-    Operation("bernoulli", VF.bernoulli_log_likelihood, _term("bernoulli"), LOSS[:2]),
-    Operation(
-        "bernoulli sum", functools.partial(VF.bernoulli_log_likelihood, reduction="sum"),
-        _term("bernoulli", "sum"), LOSS[:2],
-    ),
-    Operation("bernoulli_probs", VF.bernoulli_probs_log_likelihood, _term("bernoulli_probs"), ("probs", "x")),
-    Operation("gaussian", VF.gaussian_log_likelihood, _term("gaussian"), ("logits", "x", "scale")),
-    Operation("laplace", lambda m, x, s: likelihoods.Laplace().log_prob((m, s), x), _term("laplace"), ("logits", "x", "scale")),
-    Operation("continuous_bernoulli", likelihoods.ContinuousBernoulli().log_prob, _term("continuous_bernoulli"), LOSS[:2]),
-    Operation("gaussian_kl", VF.gaussian_kl, _term("gaussian_kl"), LOSS[2:]),
-    Operation("gaussian_kl prior", VF.gaussian_kl, _term("gaussian_kl_pair"), (*LOSS[2:], "prior_mu", "prior_logvar")),
+    *LIKELIHOODS,
+    *DIVERGENCES,
     Operation("reparameterize", lambda m, v, e: VF.reparameterize(m, v, eps=e), reference.reparameterize, (*LOSS[2:], "eps")),
     Operation(
         "rsample_kl", _flat(lambda m, v, e: VF.rsample_kl(m, v, eps=e)),

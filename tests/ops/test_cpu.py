@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import vaefast
-from tests.support.cases import CASES
+from tests.support.terms import TERMS
 from vaefast import functional as VF
 from vaefast import ops
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.term)
+@pytest.mark.parametrize("case", TERMS.values(), ids=lambda c: c.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_sweep_beyond_the_caches_is_its_parts(case, dtype):
     """From 2^22 elements on a tile is computed in chunks; the bits of rows and gradients stay those of a small sweep."""
@@ -25,7 +25,7 @@ def test_a_sweep_beyond_the_caches_is_its_parts(case, dtype):
 
         def call(part, operands=operands, upstream=upstream):
             leaves = [t[part].detach().requires_grad_() for t in operands]
-            out = ops.row_sum(case.term, leaves)
+            out = ops.row_sum(case.name, leaves)
             return out, *torch.autograd.grad(out, leaves, upstream[part])
 
         whole = call(slice(None))

@@ -1,15 +1,17 @@
 """Every term of the table against its reference in float64: values, gradients, reductions, dtypes, layouts, masks, targets,
 instruction sets, threads."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from tests.battery import _calls, _truth
-from tests.support.cases import CASES, DTYPES, SHAPES, TOLERANCE, layouts
+from tests.support.cases import DTYPES, SHAPES, TOLERANCE, layouts
+from tests.support.terms import TERMS
 from vaefast import likelihoods, ops, reference
 from vaefast.ops import library
 
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.term)
+each_case = pytest.mark.parametrize("case", TERMS.values(), ids=lambda c: c.name)
 
 
 def close(got, expected, tolerance, scale=None):
@@ -38,22 +40,37 @@ def gradient_scale(expected, upstream, factor=1.0):
     return expected.abs() + upstream.reshape(upstream.shape + (1,) * (expected.dim() - upstream.dim()))
 
 
+def missing(terms: dict[str, int]) -> str:
+    """One sentence that says all that terms lack, of the compiled ones: {name: number of operands}. Empty if nothing is missing."""
+    lacks = {}
+    for term, arity in terms.items():
+        lacks[term] = [] if term in reference.TERMS else ["a formula in vaefast/reference.py"]
+        if term not in TERMS:
+            lacks[term].append("a row in tests/support/terms")
+        else:
+            lacks[term] += [f"{what} in its row of tests/support/terms" for what in TERMS[term].lacks(arity)]
+            if TERMS[term].target is not None and term not in likelihoods.NAMES:
+                lacks[term].append("a name in vaefast/likelihoods/__init__.py")
+    lacks |= {term: ["a struct in the list of csrc/math/terms.h"] for term in {*reference.TERMS, *TERMS} - {*terms}}
+    return "; ".join(f"{term} lacks {', '.join(each)}" for term, each in lacks.items() if each)
+
+
 def test_every_term_is_everywhere():
-    """One sentence says all that a new term lacks."""
     terms = library.build_info()["terms"]
-    places = {
-        "a formula in TERMS of vaefast/reference.py": set(reference.TERMS),
-        "a row in tests/support/cases.py": {case.term for case in CASES},
-        "a name in vaefast/likelihoods/registry.py": {t for t in terms if t.startswith("gaussian_kl")}
-        | set(likelihoods.NAMES),
-        "an exact formula in FORMULAS, and a bound, in tests/battery/_truth.py": set(_truth.FORMULAS),
-        "a call in CALLS of tests/battery/_calls.py": set(_calls.CALLS),
-    }
-    lacks = {term: [place for place, has in places.items() if term not in has] for term in terms}
-    assert not any(lacks.values()), "; ".join(f"{term} lacks {', '.join(each)}" for term, each in lacks.items() if each)
-    assert set(reference.TERMS) | {case.term for case in CASES} | set(_truth.FORMULAS) | set(_calls.CALLS) <= set(terms)
-    for case in CASES:
-        assert len(case.operands((2, 2))) == terms[case.term]
+    assert not missing(terms), missing(terms)
+
+
+def test_what_a_term_lacks_is_said(monkeypatch):
+    terms = library.build_info()["terms"]
+    assert missing(terms | {"new": 2}) == "new lacks a formula in vaefast/reference.py, a row in tests/support/terms"
+    assert missing({t: terms[t] for t in terms if t != "laplace"}).startswith(
+        "laplace lacks a struct in the list of csrc"
+    )
+    monkeypatch.setitem(TERMS, "laplace", replace(TERMS["laplace"], exact=None, kinds=("real", "data")))
+    row = "in its row of tests/support/terms"
+    assert missing(terms) == f"laplace lacks 3 kinds of operands (there are 2) {row}, an exact formula {row}"
+    monkeypatch.delitem(TERMS, "laplace")
+    assert missing(terms) == "laplace lacks a row in tests/support/terms"
 
 
 def test_what_terms_say_of_themselves():
@@ -71,15 +88,15 @@ def test_row_sums_and_gradients(case, shape, isa):
     dims = min(1, len(shape))
     wide = [t.float().double() for t in case.operands(shape)]
     operands = [t.float() for t in wide]
-    got = ops.row_sum(case.term, operands, batch_dims=dims)
-    expected = reference.row_sum(case.term, wide, batch_dims=dims)
+    got = ops.row_sum(case.name, operands, batch_dims=dims)
+    expected = reference.row_sum(case.name, wide, batch_dims=dims)
     assert got.dtype == torch.float32
-    close(got, expected, TOLERANCE[torch.float32], absolute_rows(case.term, wide, dims))
+    close(got, expected, TOLERANCE[torch.float32], absolute_rows(case.name, wide, dims))
     upstream = torch.randn(expected.shape, dtype=torch.float64)
     every = range(len(operands))
-    got = gradients(lambda o: ops.row_sum(case.term, o, batch_dims=dims), operands, every, upstream.float())
+    got = gradients(lambda o: ops.row_sum(case.name, o, batch_dims=dims), operands, every, upstream.float())
     expected = gradients(
-        lambda o: reference.row_sum(case.term, o, batch_dims=dims), wide, every, upstream.float().double()
+        lambda o: reference.row_sum(case.name, o, batch_dims=dims), wide, every, upstream.float().double()
     )
     for g, e in zip(got, expected, strict=True):
         close(g, e, 3e-6, gradient_scale(e, upstream))
@@ -91,23 +108,23 @@ def test_row_sums_and_gradients(case, shape, isa):
 def test_dtypes_and_reductions(case, reduction, dtype):
     operands = case.operands((7, 1300), dtype)
     wide = [t.double() for t in operands]
-    got = ops.row_sum(case.term, operands, reduction=reduction)
-    expected = reference.row_sum(case.term, wide, reduction=reduction)
+    got = ops.row_sum(case.name, operands, reduction=reduction)
+    expected = reference.row_sum(case.name, wide, reduction=reduction)
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     assert got.dtype == compute
     scale = {
-        "elementwise": lambda: reference.row_sum(case.term, wide, reduction=reduction).abs() + 1,  # log(2 pi) cancels
-        "none": lambda: absolute_rows(case.term, wide, 1),
-        "sum": lambda: absolute_rows(case.term, wide, 1).sum(),
-        "mean": lambda: absolute_rows(case.term, wide, 1).mean(),
+        "elementwise": lambda: reference.row_sum(case.name, wide, reduction=reduction).abs() + 1,  # log(2 pi) cancels
+        "none": lambda: absolute_rows(case.name, wide, 1),
+        "sum": lambda: absolute_rows(case.name, wide, 1).sum(),
+        "mean": lambda: absolute_rows(case.name, wide, 1).mean(),
     }[reduction]()
     close(got, expected, TOLERANCE[compute], scale)
 
     upstream = torch.randn(expected.shape, dtype=torch.float64).to(compute)
     wanted = range(len(operands))
-    got = gradients(lambda o: ops.row_sum(case.term, o, reduction=reduction), operands, wanted, upstream)
+    got = gradients(lambda o: ops.row_sum(case.name, o, reduction=reduction), operands, wanted, upstream)
     expected = gradients(
-        lambda o: reference.row_sum(case.term, o, reduction=reduction), wide, wanted, upstream.double()
+        lambda o: reference.row_sum(case.name, o, reduction=reduction), wide, wanted, upstream.double()
     )
     # A bfloat16 buffer of the one-pass gradient is rounded once before and once after the upstream gradient.
     tolerance = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 3e-6, torch.float64: 1e-13}[dtype]
@@ -120,13 +137,13 @@ def test_dtypes_and_reductions(case, reduction, dtype):
 def test_layouts_are_read_as_they_are(case):
     for shape in ((6, 40), (4, 3, 8, 8), (2, 2000)):
         operands = case.operands(shape, torch.float32)
-        expected = ops.row_sum(case.term, operands)
-        expected_grads = gradients(lambda o: ops.row_sum(case.term, o).sum(), operands, range(len(operands)))
+        expected = ops.row_sum(case.name, operands)
+        expected_grads = gradients(lambda o: ops.row_sum(case.name, o).sum(), operands, range(len(operands)))
         for name in layouts(operands[0]):
             strided = [layouts(t)[name] for t in operands]
-            got = ops.row_sum(case.term, strided)
+            got = ops.row_sum(case.name, strided)
             torch.testing.assert_close(got, expected, rtol=1e-6, atol=0, msg=name)
-            grads = gradients(lambda o: ops.row_sum(case.term, o).sum(), strided, range(len(operands)))
+            grads = gradients(lambda o: ops.row_sum(case.name, o).sum(), strided, range(len(operands)))
             for g, e in zip(grads, expected_grads, strict=True):
                 torch.testing.assert_close(g, e, rtol=1e-6, atol=1e-7, msg=name)
 
@@ -137,7 +154,7 @@ def test_chunked_encoder_head_is_not_copied(case):
     head = torch.randn(64, 2 * 500).sigmoid()
     operands = [head.chunk(2, 1)[k % 2] for k in range(len(case.operands((1, 1))))]
     with torch.profiler.profile(profile_memory=True) as profile:
-        library.row_sum(case.term, operands, None, None, "none", 1, 1.0, 0, True)
+        library.row_sum(case.name, operands, None, None, "none", 1, 1.0, 0, True)
     usage = [e.self_device_memory_usage if head.is_cuda else e.self_cpu_memory_usage for e in profile.events()]
     allocated = sum(u for u in usage if u > 0)
     assert 0 < allocated < 64 * 500 * 4
@@ -153,7 +170,7 @@ def test_expanded_and_scalar_operands_broadcast(case):
 
             def total(operands):
                 full = [t if t.numel() == 1 else t.expand(9, 30) for t in operands]
-                return ops.row_sum(case.term, full)
+                return ops.row_sum(case.name, full)
 
             upstream = torch.randn(9)
             value = total(operands)
@@ -161,8 +178,8 @@ def test_expanded_and_scalar_operands_broadcast(case):
             wide = [t.detach().double().expand(9, 30) for t in operands]
             leaf = operands[k].detach().double().requires_grad_()
             wide[k] = leaf.expand(9, 30)
-            expected = reference.row_sum(case.term, wide)
-            close(value, expected, 2e-6, absolute_rows(case.term, wide, 1))
+            expected = reference.row_sum(case.name, wide)
+            close(value, expected, 2e-6, absolute_rows(case.name, wide, 1))
             (expected,) = torch.autograd.grad(expected, leaf, upstream.double())
             assert got.shape == torch.Size(small)
             close(got, expected, 1e-4, expected.abs() + 1e-2)
@@ -177,20 +194,20 @@ def test_a_masked_element_counts_for_nothing(case, mask_shape):
     kept = [torch.where(full, t, 0.25) for t in operands]
     spoiled = [torch.where(full, t, float("nan")) for t in operands]
     for reduction in ("none", "sum", "elementwise"):
-        elements = reference.row_sum(case.term, [t.double() for t in kept], reduction="elementwise") * full
+        elements = reference.row_sum(case.name, [t.double() for t in kept], reduction="elementwise") * full
         expected = {"none": elements.sum(1), "sum": elements.sum(), "elementwise": elements}[reduction]
-        got = ops.row_sum(case.term, spoiled, full, reduction)
+        got = ops.row_sum(case.name, spoiled, full, reduction)
         close(got, expected, 2e-6, expected.abs() + elements.abs().mean())
-        composite = reference.row_sum(case.term, spoiled, full, reduction)
+        composite = reference.row_sum(case.name, spoiled, full, reduction)
         torch.testing.assert_close(got, composite, rtol=1e-5, atol=1e-4)
-    got = gradients(lambda o: ops.row_sum(case.term, o, full, "sum"), spoiled, [0])[0]
-    expected = gradients(lambda o: ops.row_sum(case.term, o, None, "sum"), kept, [0])[0] * full
+    got = gradients(lambda o: ops.row_sum(case.name, o, full, "sum"), spoiled, [0])[0]
+    expected = gradients(lambda o: ops.row_sum(case.name, o, None, "sum"), kept, [0])[0] * full
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
-    composite = gradients(lambda o: reference.row_sum(case.term, o, full, "sum"), spoiled, [0])[0]
+    composite = gradients(lambda o: reference.row_sum(case.name, o, full, "sum"), spoiled, [0])[0]
     torch.testing.assert_close(got, composite, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.target is not None], ids=lambda c: c.term)
+@pytest.mark.parametrize("case", [c for c in TERMS.values() if c.target is not None], ids=lambda c: c.name)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, *DTYPES], ids=str)
 def test_targets_of_any_type(case, dtype, isa):
     operands = case.operands((4, 1100), torch.float32)
@@ -198,12 +215,12 @@ def test_targets_of_any_type(case, dtype, isa):
     x = (torch.rand(4, 1100) / scale).to(dtype)
     operands[case.target] = x
     wide = [t.double() for t in operands]
-    got = ops.row_sum(case.term, operands, target_scale=scale)
-    expected = reference.row_sum(case.term, wide, target_scale=scale)
+    got = ops.row_sum(case.name, operands, target_scale=scale)
+    expected = reference.row_sum(case.name, wide, target_scale=scale)
     assert got.dtype == torch.float32
-    close(got, expected, 2e-6, absolute_rows(case.term, [wide[0], wide[1] * scale, *wide[2:]], 1))
-    got = gradients(lambda o: ops.row_sum(case.term, o, None, "mean", target_scale=scale), operands, [0])[0]
-    expected = gradients(lambda o: reference.row_sum(case.term, o, None, "mean", target_scale=scale), wide, [0])[0]
+    close(got, expected, 2e-6, absolute_rows(case.name, [wide[0], wide[1] * scale, *wide[2:]], 1))
+    got = gradients(lambda o: ops.row_sum(case.name, o, None, "mean", target_scale=scale), operands, [0])[0]
+    expected = gradients(lambda o: reference.row_sum(case.name, o, None, "mean", target_scale=scale), wide, [0])[0]
     close(got, expected, 3e-6, gradient_scale(expected, torch.tensor(0.25)))
 
 
@@ -213,7 +230,7 @@ def test_gradient_through_target_scale(case):
         pytest.skip("no operand of this term is data")
     operands = case.operands((3, 50))
     got, expected = (
-        gradients(lambda o, f=f: f.row_sum(case.term, o, target_scale=0.5).sum(), operands, [case.target])[0]
+        gradients(lambda o, f=f: f.row_sum(case.name, o, target_scale=0.5).sum(), operands, [case.target])[0]
         for f in (ops, reference)
     )
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
@@ -224,9 +241,9 @@ def test_mixed_dtypes(case):
     """bfloat16 from autocast beside float32: each operand is read as it is, and its gradient has its type."""
     operands = case.operands((6, 70), torch.float32)
     mixed = [operands[0].bfloat16(), *operands[1:]]
-    got = ops.row_sum(case.term, mixed)
-    torch.testing.assert_close(got, ops.row_sum(case.term, [mixed[0].float(), *operands[1:]]), rtol=1e-6, atol=0)
-    grads = gradients(lambda o: ops.row_sum(case.term, o, reduction="sum"), mixed, range(len(mixed)))
+    got = ops.row_sum(case.name, mixed)
+    torch.testing.assert_close(got, ops.row_sum(case.name, [mixed[0].float(), *operands[1:]]), rtol=1e-6, atol=0)
+    grads = gradients(lambda o: ops.row_sum(case.name, o, reduction="sum"), mixed, range(len(mixed)))
     assert [g.dtype for g in grads] == [t.dtype for t in mixed]
 
 
@@ -237,7 +254,7 @@ def test_gradcheck(case):
     for reduction in ("none", "mean", "elementwise"):
 
         def function(*operands, reduction=reduction):
-            return ops.row_sum(case.term, operands, reduction=reduction)
+            return ops.row_sum(case.name, operands, reduction=reduction)
 
         assert torch.autograd.gradcheck(function, operands, check_forward_ad=True)
         assert torch.autograd.gradgradcheck(function, operands)
@@ -250,7 +267,7 @@ def test_same_bits_for_any_number_of_threads(case, shape, isa):
     results = []
     for threads in (1, 2, 3, 7, 16, 1):
         torch.set_num_threads(threads)
-        value, grads = library.row_sum(case.term, operands, None, None, "sum", 1, 1.0, (1 << len(operands)) - 1, True)
+        value, grads = library.row_sum(case.name, operands, None, None, "sum", 1, 1.0, (1 << len(operands)) - 1, True)
         results.append([value, *grads])
     for result in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], result, strict=True))
@@ -260,7 +277,7 @@ def test_same_bits_for_any_number_of_threads(case, shape, isa):
 def test_inputs_are_left_alone(case):
     operands = [t.requires_grad_() for t in case.operands((5, 100), torch.float32)]
     before = [t.detach().clone() for t in operands]
-    ops.row_sum(case.term, operands, reduction="sum").backward()
+    ops.row_sum(case.name, operands, reduction="sum").backward()
     for t, b in zip(operands, before, strict=True):
         assert torch.equal(t, b) and t._version == 0
 
@@ -269,7 +286,7 @@ def test_inputs_are_left_alone(case):
 def test_opcheck(case):
     for reduction, batch_dims, wanted in (("none", 1, 0), ("sum", 1, 1), ("mean", 2, 3), ("elementwise", 1, 1)):
         operands = case.operands((3, 4, 5), torch.float32)
-        args = (case.term, operands, torch.rand(3, 4, 5) < 0.5, None, reduction, batch_dims, 1.0, wanted, True)
+        args = (case.name, operands, torch.rand(3, 4, 5) < 0.5, None, reduction, batch_dims, 1.0, wanted, True)
         torch.library.opcheck(library.row_sum, args)
 
 

@@ -1,13 +1,15 @@
 """Worst errors of the float32 kernels against float64, per quantity and regime. The tests hold them under the published
 bounds; `python -m tests.support.accuracy` prints the table of docs/accuracy.md."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from tests.support.terms import LONG, TERMS, Term
+from tests.support.terms import Quantity as Row
 from vaefast import reference
 from vaefast.ops import library
 
@@ -15,163 +17,38 @@ U = 2.0**-24
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """An elementwise result, its bound, and how its error is counted."""
+class Quantity(Row):
+    """A published bound, and the term that it is of."""
 
-    name: str
-    term: str
-    output: int | None  # None: the value; k: the gradient by operand k
-    unit: str  # "ULP", or "u" times `scale`
-    bound: float
-    cuda_bound: float
-    regimes: Callable[[int, torch.Generator], Iterator[tuple[str, tuple[Tensor, ...]]]]
-    scale: Callable[..., Tensor] | None = None
+    term: str = ""
 
 
-def _spread(n: int, g: torch.Generator, low: float, high: float) -> Tensor:
-    """Numbers of either sign whose magnitudes are log-uniform."""
-    exponent = torch.empty(n).uniform_(math.log(low), math.log(high), generator=g)
-    return torch.exp(exponent) * torch.randint(0, 2, (n,), generator=g).mul(2).sub(1)
+def _by_its_bound(row: Term) -> Callable[..., Tensor]:
+    """The bound of a term's value, in units of u, where a row publishes none."""
+
+    def scale(*operands: Tensor) -> Tensor:
+        with np.errstate(all="ignore"):
+            wide = row.centered([t.numpy().astype(LONG) for t in operands])
+            bound = row.limits(wide, row.exact(*wide))[0][0]
+        return torch.from_numpy(bound.astype(np.float64))
+
+    return scale
 
 
-def _normal(n: int, g: torch.Generator, scale: float) -> Tensor:
-    return torch.randn(n, generator=g) * scale
+def quantities(row: Term) -> list[Quantity]:
+    published = row.published
+    if published is None:
+        name = row.name.replace("_", " ")
+        published = (Row(name, None, "u (its bound)", 1, 2, _by_its_bound(row)),)
+    return [Quantity(**vars(each) | {"regimes": each.regimes or row.ranges, "term": row.name}) for each in published]
 
 
-def _targets(n: int, g: torch.Generator) -> dict[str, Tensor]:
-    return {
-        "t in {0, 1}": torch.randint(0, 2, (n,), generator=g).float(),
-        "t uniform": torch.rand(n, generator=g),
-        "t = k/255": torch.randint(0, 256, (n,), generator=g) / 255,
-    }
-
-
-def _logits(n: int, g: torch.Generator) -> dict[str, Tensor]:
-    return {
-        "l ~ N": _normal(n, g, 1.0),
-        "|l| <= 20": torch.empty(n).uniform_(-20, 20, generator=g),
-        "|l| <= 110": torch.empty(n).uniform_(-110, 110, generator=g),
-        "1e-30 < |l| < 1e30": _spread(n, g, 1e-30, 1e30),
-    }
-
-
-def bernoulli_regimes(n: int, g: torch.Generator) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    for a, logits in _logits(n, g).items():
-        for b, x in _targets(n, g).items():
-            yield f"{a}, {b}", (logits, x)
-
-
-def bernoulli_hard_regimes(n: int, g: torch.Generator) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    for a, logits in _logits(n, g).items():
-        yield a, (logits, _targets(n, g)["t in {0, 1}"])
-
-
-def kl_regimes(n: int, g: torch.Generator) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    for s in (1e-4, 1e-2, 1.0, 3.0):
-        yield f"logvar ~ {s:g} N", (_normal(n, g, s), _normal(n, g, s))
-        yield f"mu 0, logvar ~ {s:g} N", (torch.zeros(n), _normal(n, g, s))
-    yield "|logvar| <= 85", (_normal(n, g, 10.0), torch.empty(n).uniform_(-85, 85, generator=g))
-    yield "1e-15 < |logvar| < 80", (torch.zeros(n), _spread(n, g, 1e-15, 80))
-
-
-def kl_pair_regimes(n: int, g: torch.Generator) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    for s in (1e-4, 1.0, 3.0):
-        prior_mu, prior_logvar = _normal(n, g, 1.0), _normal(n, g, 1.0)
-        yield f"q - p ~ {s:g} N", (prior_mu + _normal(n, g, s), prior_logvar + _normal(n, g, s), prior_mu, prior_logvar)
-    wide = [torch.empty(n).uniform_(-40, 40, generator=g) for _ in range(2)]
-    yield "|logvar| <= 40", (_normal(n, g, 5.0), wide[0], _normal(n, g, 5.0), wide[1])
-
-
-def gaussian_regimes(n: int, g: torch.Generator) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    for s in (1e-3, 1.0, 100.0):
-        yield f"x - mean ~ {s:g} N", (_normal(n, g, s), _normal(n, g, s), _normal(n, g, 1.0))
-    yield "|logvar| <= 80", (_normal(n, g, 1.0), _normal(n, g, 1.0), torch.empty(n).uniform_(-80, 80, generator=g))
-
-
-def probs_regimes(n: int, g: torch.Generator) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    for b, x in _targets(n, g).items():
-        yield f"p uniform, {b}", (torch.rand(n, generator=g), x)
-        yield f"p ~ sigmoid(8 N), {b}", (torch.sigmoid(_normal(n, g, 8.0)), x)
-
-
-def _sigmoid_tail(logits: Tensor, x: Tensor) -> Tensor:
-    return torch.sigmoid(-logits.abs()) + torch.maximum(x, 1 - x)
-
-
-def _gaussian_terms(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
-    return 0.5 * (reference.LOG_2PI + logvar.abs() + (x - mean) ** 2 * torch.exp(-logvar))
-
-
-def continuous_bernoulli_regimes(n: int, g: torch.Generator) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    for name, size in (("|l| <= 1e-3", 1e-3), ("|l| <= 2", 2.0), ("|l| <= 80", 80.0)):
-        for b, x in _targets(n, g).items():
-            yield f"{name}, {b}", (torch.empty(n).uniform_(-size, size, generator=g), x)
-
-
-def _laplace_terms(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
-    return math.log(2) + log_scale.abs() + (x - mean).abs() * torch.exp(-log_scale)
-
-
-def _laplace_slope(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
-    return 1 + (x - mean).abs() * torch.exp(-log_scale)
-
-
-def _continuous_bernoulli_terms(logits: Tensor, x: Tensor) -> Tensor:
-    size, miss = logits.abs(), torch.where(logits >= 0, 1 - x, x)
-    return torch.where(size < 1, ((x - 0.5) * logits).abs() + size**2 / 24, 1 + size * miss + size.log().abs())
-
-
-def _continuous_bernoulli_slope(logits: Tensor, x: Tensor) -> Tensor:
-    size, miss = logits.abs(), torch.where(logits >= 0, 1 - x, x)
-    far = 1 / size + 1 / torch.expm1(size) + miss
-    return torch.where(size < 1, (x - 0.5).abs() + size / 12, far)
-
-
-QUANTITIES = (
-    Quantity("Bernoulli", "bernoulli", None, "ULP", 2, 4, bernoulli_regimes),
-    Quantity("its gradient, t in {0, 1}", "bernoulli", 0, "ULP", 4, 5, bernoulli_hard_regimes),
-    Quantity("its gradient, any t", "bernoulli", 0, "u (q + max(t, 1-t))", 3, 5, bernoulli_regimes, _sigmoid_tail),
-    Quantity("KL to N(0, I)", "gaussian_kl", None, "ULP", 4, 6, kl_regimes),
-    Quantity("its gradient by logvar", "gaussian_kl", 1, "ULP", 2, 3, kl_regimes),
-    Quantity("KL of two Gaussians", "gaussian_kl_pair", None, "ULP", 4, 6, kl_pair_regimes),
-    Quantity("its gradient by logvar", "gaussian_kl_pair", 1, "ULP", 2, 3, kl_pair_regimes),
-    Quantity("Gaussian", "gaussian", None, "u (sum of absolute terms)", 6, 8, gaussian_regimes, _gaussian_terms),
-    Quantity("Laplace", "laplace", None, "u (sum of absolute terms)", 6, 8, gaussian_regimes, _laplace_terms),
-    Quantity(
-        "its gradient by log_scale", "laplace", 2, "u (1 + |x - m| / scale)", 6, 8, gaussian_regimes, _laplace_slope
-    ),
-    Quantity(
-        "continuous Bernoulli",
-        "continuous_bernoulli",
-        None,
-        "u (sum of absolute terms)",
-        6,
-        8,
-        continuous_bernoulli_regimes,
-        _continuous_bernoulli_terms,
-    ),
-    Quantity(
-        "its gradient",
-        "continuous_bernoulli",
-        0,
-        "u (sum of absolute terms)",
-        6,
-        8,
-        continuous_bernoulli_regimes,
-        _continuous_bernoulli_slope,
-    ),
-    Quantity("Bernoulli from probabilities", "bernoulli_probs", None, "ULP", 3, 6, probs_regimes),
-)
+QUANTITIES = [q for row in sorted(TERMS.values(), key=lambda row: row.place) for q in quantities(row)]
 
 
 def exact(term: str, operands: tuple[Tensor, ...], output: int | None) -> Tensor:
     """The quantity in float64. Differences of data or means are given as float32 rounds them: half an ULP of theirs."""
-    wide = [t.double() for t in operands]
-    if term == "gaussian_kl_pair":
-        wide = [(operands[0] - operands[2]).double(), wide[1], torch.zeros_like(wide[0]), wide[3]]
-    elif term in ("gaussian", "laplace"):
-        wide = [torch.zeros_like(wide[0]), (operands[1] - operands[0]).double(), wide[2]]
-    wide = [t.requires_grad_() for t in wide]
+    wide = [t.double().requires_grad_() for t in TERMS[term].centered(operands)]
     value = reference.TERMS[term](*wide)
     if output is None:
         return value.detach()

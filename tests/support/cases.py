@@ -1,8 +1,4 @@
-"""The table of operations: one row per term of csrc/math/terms.h; and the inputs of losses. Tests and benchmarks take their
-inputs, references and tolerances from here; test_term.py fails when a term has no row."""
-
-from collections.abc import Callable
-from dataclasses import dataclass
+"""Dtypes, shapes and layouts that tests share, and the inputs of losses. The operands of terms are in tests/support/terms."""
 
 import torch
 from torch import Tensor
@@ -12,39 +8,6 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Half a unit in the last place of the result's type, times the few roundings of a term and its row sum.
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13}
 
-
-@dataclass(frozen=True)
-class Case:
-    """A term: how to draw operands of a shape, in float64, well inside the range of every dtype."""
-
-    term: str
-    draw: Callable[[tuple[int, ...], torch.Generator], tuple[Tensor, ...]]
-    target: int | None = None
-
-    def operands(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64, seed: int = 0) -> list[Tensor]:
-        device = torch.get_default_device()
-        with torch.device("cpu"):  # the same values everywhere
-            drawn = self.draw(shape, torch.Generator().manual_seed(seed))
-        return [t.to(device, dtype) for t in drawn]
-
-
-def _normal(shape: tuple[int, ...], g: torch.Generator, scale: float = 1.0) -> Tensor:
-    return torch.randn(shape, generator=g, dtype=torch.float64) * scale
-
-
-def _uniform(shape: tuple[int, ...], g: torch.Generator) -> Tensor:
-    return torch.rand(shape, generator=g, dtype=torch.float64)
-
-
-CASES = (
-    Case("gaussian_kl", lambda shape, g: (_normal(shape, g), _normal(shape, g))),
-    Case("gaussian_kl_pair", lambda shape, g: tuple(_normal(shape, g) for _ in range(4))),
-    Case("bernoulli", lambda shape, g: (_normal(shape, g, 3.0), _uniform(shape, g)), target=1),
-    Case("bernoulli_probs", lambda shape, g: (_uniform(shape, g) * 0.98 + 0.01, _uniform(shape, g)), target=1),
-    Case("gaussian", lambda shape, g: (_normal(shape, g), _normal(shape, g), _normal(shape, g)), target=1),
-    Case("laplace", lambda shape, g: (_normal(shape, g), _normal(shape, g), _normal(shape, g)), target=1),
-    Case("continuous_bernoulli", lambda shape, g: (_normal(shape, g, 3.0), _uniform(shape, g)), target=1),
-)
 
 # (B, D): the smallest; the tails of every vector width; several rows to a tile; one row just under, at and over a tile
 # of 1024; many tiles to a row, and more than a warp adds; the shapes of pytorch/examples; no rows, no columns, no dimensions; more dimensions.

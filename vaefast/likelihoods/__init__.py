@@ -1,5 +1,8 @@
 """p(x|z) as small modules. A likelihood knows the meaning of a decoder's output: its log-probability of data, in nats, its
-mean and a sample."""
+mean and a sample.
+
+This file is the one list of them: the class, its export, and the name that stands for it in ELBOLoss and on the command
+line."""
 
 from .base import Likelihood
 from .bernoulli import Bernoulli, ContinuousBernoulli
@@ -7,8 +10,7 @@ from .categorical import Categorical
 from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from .location_scale import Gaussian, Laplace
 from .logistic import DiscretizedLogistic, DiscretizedLogisticMixture
-from .registry import NAMES as NAMES
-from .registry import by_name
+from .registry import NAMED, by_name
 
 __all__ = [
     "Bernoulli",
@@ -24,3 +26,18 @@ __all__ = [
     "ZeroInflatedNegativeBinomial",
     "by_name",
 ]
+
+NAMED.update(
+    {
+        "bernoulli": Bernoulli,
+        "bernoulli_probs": lambda **options: Bernoulli(probs=True, **options),
+        "gaussian": Gaussian,
+        "laplace": Laplace,
+        "continuous_bernoulli": ContinuousBernoulli,
+        "discretized_logistic": DiscretizedLogistic,
+        "poisson": Poisson,
+        "negative_binomial": NegativeBinomial,
+        "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomial,
+    }
+)
+NAMES = tuple(NAMED)

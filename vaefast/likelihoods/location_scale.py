@@ -12,15 +12,19 @@ from .base import FusedLikelihood, Likelihood
 
 
 class Scaled(FusedLikelihood):
-    """A likelihood whose scale is the decoder's second output, or an option."""
+    """A likelihood of a mean and a scale. The scale is the decoder's second output, or an option: one fixed number, or one
+    learned parameter."""
 
-    second: str  # the name of that output
+    second: str  # the name of the decoder's second output, and of the attribute that holds the fixed or learned scale
+    per_log_scale = 1.0  # what `second` is for a scale whose logarithm is 1
     defaults = {"scale": 1.0, "learn_scale": False, "optimal_scale": False, **Likelihood.defaults}
 
-    def __init__(self, scale: float, learn_scale: bool, target_scale: float) -> None:
+    def __init__(self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
         self.scale = _checks.positive(self.name, "scale", scale)
         self.learn_scale = _checks.flag(self.name, "learn_scale", learn_scale)
+        value = self.per_log_scale * math.log(self.scale)
+        setattr(self, self.second, nn.Parameter(torch.tensor(value)) if learn_scale else value)
 
     def _fixed(self) -> tuple[float, ...] | None:
         """The scale's parameter, where it is a number."""
@@ -43,8 +47,29 @@ class Scaled(FusedLikelihood):
         _checks.tensor(self.name, "recon_x", recon_x[0])
         return recon_x[0], recon_x[1]
 
+    def parameter(self, own: Tensor | None, mean: Tensor) -> Tensor:
+        """The scale's parameter, checked: the decoder's own, or the option's."""
+        value: Tensor | float = getattr(self, self.second) if own is None else own
+        return _checks.parameter(self.name, self.second, value, "recon_x", mean)
+
+    def operands(
+        self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean, own = self.split(recon_x)
+        mean, x = _checks.prediction(self.name, "recon_x", mean, x)
+        return mean, x, self.parameter(own, mean)
+
     def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         return self.split(recon_x)[0]
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """Of mean 0 and scale 1, at u + 1/2, for u in [-1/2, 1/2): `sample` draws by it."""
+        raise NotImplementedError
+
+    def sample(self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Tensor:
+        mean, own = self.split(recon_x)
+        u = torch.rand(mean.shape, generator=generator, device=mean.device, dtype=torch.float64) - 0.5
+        return (mean + self.parameter(own, mean).exp() * self.quantile(u)).to(mean.dtype)
 
 
 class Gaussian(Scaled):
@@ -65,7 +90,7 @@ class Gaussian(Scaled):
         tensor([-2.2258])
     """
 
-    term, second = "gaussian", "logvar"
+    term, second, per_log_scale = "gaussian", "logvar", 2.0
     numbers = property(Scaled._fixed)
 
     def __init__(
@@ -79,17 +104,12 @@ class Gaussian(Scaled):
         self.optimal_scale = _checks.flag(self.name, "optimal_scale", optimal_scale)
         if learn_scale and optimal_scale:
             raise ValueError(f"{self.name}: learn_scale and optimal_scale exclude each other")
-        self.logvar: nn.Parameter | float = 2 * math.log(self.scale)
-        if learn_scale:
-            del self.logvar
-            self.logvar = nn.Parameter(torch.tensor(2 * math.log(self.scale)))
 
     def operands(
         self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, own = self.split(recon_x)
         mean, x = _checks.prediction(self.name, "recon_x", mean, x)
-        logvar: Tensor | float = self.logvar if own is None else own
         if own is None and self.optimal_scale:
             error = x.to(torch.promote_types(mean.dtype, torch.float32)) * self.target_scale - mean
             mask = _checks.mask(self.name, mask, "x", x)
@@ -98,15 +118,14 @@ class Gaussian(Scaled):
                 variance = torch.where(kept, error, 0.0).square().sum() / kept.sum()
             else:
                 variance = error.square().mean()
-            logvar = variance.clamp(min=torch.finfo(torch.float32).tiny).log()  # finite for a perfect reconstruction
-        return mean, x, _checks.parameter(self.name, "logvar", logvar, "recon_x", mean)
+            own = variance.clamp(min=torch.finfo(torch.float32).tiny).log()  # finite for a perfect reconstruction
+        return mean, x, self.parameter(own, mean)
 
     def sample(self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Tensor:
         mean, own = self.split(recon_x)
         if own is None and self.optimal_scale:
             raise ValueError(f"{self.name}: the optimal scale is known beside data only; sample the mean")
-        logvar = _checks.parameter(self.name, "logvar", self.logvar if own is None else own, "recon_x", mean)
-        return rsample((mean, logvar.to(mean.dtype).expand(mean.shape)), generator=generator)[0]
+        return rsample((mean, self.parameter(own, mean).to(mean.dtype).expand(mean.shape)), generator=generator)[0]
 
 
 class Laplace(Scaled):
@@ -128,24 +147,5 @@ class Laplace(Scaled):
     term, second = "laplace", "log_scale"
     numbers = property(Scaled._fixed)
 
-    def __init__(self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0) -> None:
-        super().__init__(scale, learn_scale, target_scale)
-        self.log_scale: nn.Parameter | float = math.log(self.scale)
-        if learn_scale:
-            del self.log_scale
-            self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale)))
-
-    def operands(
-        self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        mean, own = self.split(recon_x)
-        mean, x = _checks.prediction(self.name, "recon_x", mean, x)
-        log_scale: Tensor | float = self.log_scale if own is None else own
-        return mean, x, _checks.parameter(self.name, "log_scale", log_scale, "recon_x", mean)
-
-    def sample(self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Tensor:
-        mean, own = self.split(recon_x)
-        u = torch.rand(mean.shape, generator=generator, device=mean.device, dtype=torch.float64) - 0.5
-        log_scale = self.log_scale if own is None else own
-        scale = _checks.parameter(self.name, "log_scale", log_scale, "recon_x", mean).exp()
-        return (mean - scale * u.sign() * torch.log1p(-2 * u.abs())).to(mean.dtype)
+    def quantile(self, u: Tensor) -> Tensor:
+        return -u.sign() * torch.log1p(-2 * u.abs())

@@ -71,4 +71,6 @@ struct ContinuousBernoulli : ElementwiseTerm {
   }
 };
 
+using BernoulliTerms = Family<Bernoulli, BernoulliProbs, ContinuousBernoulli>;
+
 }  // namespace vaefast

@@ -54,4 +54,6 @@ struct GaussianKlPair : ElementwiseTerm {
   }
 };
 
+using KlTerms = Family<GaussianKl, GaussianKlPair>;
+
 }  // namespace vaefast

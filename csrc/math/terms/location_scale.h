@@ -47,4 +47,6 @@ struct Laplace : ElementwiseTerm {
   }
 };
 
+using LocationScaleTerms = Family<Gaussian, Laplace>;
+
 }  // namespace vaefast
