@@ -1,5 +1,5 @@
-"""The compiled operators: loads the library, says clearly why it cannot, and names the
-operators. Nothing else in the package touches torch.ops."""
+"""Loads the compiled library and names its operators. If loading fails, the ImportError says why. No other module uses
+torch.ops."""
 
 import os
 import platform
@@ -43,39 +43,39 @@ fast_elbo_loss = _C.plain_elbo_loss
 
 row_sum = torch.ops.vaefast.row_sum.default
 elbo = torch.ops.vaefast.elbo.default
-elbo_loss = torch.ops.vaefast.elbo_loss.default  # elbo's loss alone, with a derivative; eager only
+elbo_loss = torch.ops.vaefast.elbo_loss.default  # the loss without its parts, differentiable; eager only
 elbo_ = torch.ops.vaefast.elbo_.default
 rsample = torch.ops.vaefast.rsample.default
 rsample_backward = torch.ops.vaefast.rsample_backward.default
 scale_ = torch.ops.vaefast.scale_.default
 
-sample_and_kl = torch.ops.vaefast.sample_and_kl.default  # rsample with a derivative; eager only
+sample_and_kl = torch.ops.vaefast.sample_and_kl.default  # rsample, differentiable; eager only
 
 _library = torch.library.Library("vaefast", "FRAGMENT")
 
 
 def implement(name: str, function: Callable[..., list[Tensor]]) -> None:
-    """Registers what the derivatives in C++ call where more is asked of them than one plain backward pass."""
+    """Registers a function that the autograd nodes in C++ call for a second, differentiable or batched backward pass."""
     for key in ("CompositeImplicitAutograd", "Batched", "FuncTorchBatchedDecomposition"):
         _library.impl(name, function, key)
 
 
 def kl_term(latent: Sequence[Tensor]) -> str:
-    """The KL of (mu, logvar) from the standard normal, or from (prior_mu, prior_logvar) after them."""
+    """The name of the KL's term. `latent` is (mu, logvar), or (mu, logvar, prior_mu, prior_logvar)."""
     return "gaussian_kl" if len(latent) == 2 else "gaussian_kl_pair"
 
 
 def target(term: str) -> int:
-    """The operand that holds data, which does not decide the compute type; -1 for none."""
+    """The index of the operand that holds data, or -1. Data do not decide the dtype of the computation."""
     return -1 if term.startswith("gaussian_kl") else 1
 
 
-# With a kernel; meta tensors have shapes only.
+# Device types with a kernel. The kernel for meta tensors computes shapes only.
 DEVICES = frozenset({"meta", *build_info()["devices"]})
 
 
 def empty_cache() -> None:
-    """Gives back the memory that freed gradients and samples have left for the next ones, at most 256 MiB.
+    """Frees the memory that vaefast keeps from past gradients and samples to reuse for new ones, at most 256 MiB.
 
     Example:
         >>> empty_cache()

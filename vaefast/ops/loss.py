@@ -1,8 +1,9 @@
-"""The whole loss, reduced to a scalar: the autograd node and the function over it.
+"""The loss, reduced to a scalar: its autograd node, and the function that runs it.
 
-A scalar loss knows every element's coefficient already in the forward pass, so one sweep computes value and gradients. The
-backward pass returns those buffers, scaled where the upstream gradient is not 1. It gives them away once: a second backward
-pass over a retained graph sweeps again, and one with create_graph=True differentiates the composite."""
+The result is a scalar, so the forward pass already knows the coefficient of every element. One sweep over the tensors
+computes both value and gradients. The backward pass multiplies these gradients by the upstream gradient and returns them.
+It does so only once: a second backward pass over a retained graph runs new sweeps. A pass with create_graph=True
+differentiates the composite, the plain formula of reference.py."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,22 +16,22 @@ from . import library
 from .dispatch import has_kernel, is_writable, needs_composite, needs_grad, traced_constant
 from .vjp import Grads, bits, composite_vjp, fits_one_pass, scaled, spread, sum_of, swept
 
-fast_elbo_loss = library.fast_elbo_loss  # the fast path: elbo_loss of four common tensors, or None; eager only
+fast_elbo_loss = library.fast_elbo_loss  # the fast path: the loss in one call, or None if it does not apply; eager only
 
 
 class LossOptions(NamedTuple):
-    """Everything about a loss but its term and operands, in the order of reference.elbo_loss."""
+    """The arguments of a loss except its term and operands, in the order of reference.elbo_loss."""
 
     mask: Tensor | None
-    weight: Tensor | None  # of each sample
+    weight: Tensor | None  # one per sample
     beta: float | Tensor
     reduction: str  # "sum" or "mean"
     batch_dims: int = 1
     target_scale: float = 1.0
 
     def flat(self) -> tuple[Any, ...]:
-        """As the operators take them: the KL's coefficient is a tensor and a number, so a beta on the device is never read
-        back."""
+        """The options in the operators' order. They take the KL's coefficient as a tensor and a number, so that a beta on a
+        GPU is never copied to the CPU."""
         mask, weight, beta, *rest = self
         if not isinstance(beta, Tensor):
             return mask, weight, weight, beta, *rest
@@ -38,11 +39,11 @@ class LossOptions(NamedTuple):
 
 
 class ElboLoss(torch.autograd.Function):
-    """(loss, log-likelihood, KL); (loss,) without `parts`, because torch.compile hands backward a zero, and not None, for
-    an output that nobody used.
+    """Returns (loss, log-likelihood, KL), or (loss,) without `parts`. Parts that nobody uses are left out, because for them
+    torch.compile passes a gradient of zeros to backward instead of None.
 
-    loss_autograd.cpp has a node for the loss alone in eager mode, which costs less per call. This one serves what that one
-    cannot: torch.compile, the parts, a gradient by weight or beta, and writing in place."""
+    loss_autograd.cpp has a node for the loss alone in eager mode, which costs less per call. This node covers the rest:
+    torch.compile, the parts, gradients with respect to weight or beta, and writing in place."""
 
     @staticmethod
     def forward(ctx: Any, term: str, inplace: bool, parts: bool, arity: int, *flat: Any) -> tuple[Tensor, ...]:
@@ -54,7 +55,7 @@ class ElboLoss(torch.autograd.Function):
         rest = operands[arity:], *options.flat(), 0 if ctx.spent else bits(ctx.needed)
         if inplace:
             loss, fit, kl, buffers = library.elbo_(operands[0], term, operands[1:arity], *rest)
-            # A stale use of the overwritten prediction now raises torch's version error.
+            # Makes torch raise its version error if a backward pass still uses the overwritten prediction.
             torch.autograd.graph.increment_version(operands[0])
             buffers = [operands[0].detach(), *buffers]
         else:
@@ -94,7 +95,7 @@ class ElboLoss(torch.autograd.Function):
         if grad is not None:
             row = grad / fit.numel() if options.reduction == "mean" else grad
             of_weight = row * (options.beta * kl - fit) if needed.weight else None
-            # a sum, which is 0 for no samples
+            # a sum, because it is 0 for an empty batch
             of_beta = (row * (kl if weight is None else weight * kl)).sum() if needed.beta else None
         return _gradients(_swept_loss(*args, ctx.needed), of_weight, of_beta)
 
@@ -106,7 +107,7 @@ _OPTIONS = len(LossOptions._fields)
 def _gradients(
     of_operands: Sequence[Tensor | None], of_weight: Tensor | None = None, of_beta: Tensor | None = None
 ) -> tuple[Tensor | None, ...]:
-    """What ElboLoss.backward returns: a slot for each argument, and most have no gradient."""
+    """The result of ElboLoss.backward: one slot per argument of forward, None where there is no gradient."""
     of_options = {"weight": of_weight, "beta": of_beta}
     return (*[None] * _OWN, *[of_options.get(name) for name in LossOptions._fields], *of_operands)
 
@@ -119,7 +120,8 @@ def _composite_loss_vjp(
     upstream: Grads,
     needed: tuple[bool, ...],
 ) -> list[Tensor | None]:
-    """The gradients by (weight, beta, *operands, *latent) for upstream gradients by (loss, log-likelihood, KL)."""
+    """The gradients with respect to (weight, beta, *operands, *latent), by the composite. `upstream` holds the gradients
+    with respect to (loss, log-likelihood, KL)."""
     arity = len(operands)
 
     def composite(weight: Tensor | None, beta: float | Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -136,7 +138,7 @@ def _swept_loss(
     upstream: Grads,
     needed: tuple[bool, ...],
 ) -> list[Tensor | None]:
-    """The gradients by (*operands, *latent), by sweeps of their own."""
+    """The gradients with respect to (*operands, *latent), by a new sweep for the likelihood and one for the KL."""
     mask, weight, beta, reduction, batch_dims, target_scale = options
     grad, fit_coef, kl_coef = upstream
     if grad is not None:
@@ -165,7 +167,7 @@ def _elbo_vjp(
     gradients: int,
     grad: Tensor,
 ) -> list[Tensor]:
-    """What loss_autograd.cpp calls where its buffers are spent, or where more is asked of it than one backward pass."""
+    """Called by loss_autograd.cpp if its gradients were returned already, or for a differentiable or batched pass."""
     if weight is None and kl_weight is not None:
         beta = beta * kl_weight
     needed = tuple(bool(gradients >> k & 1) for k in range(len(operands) + len(latent)))
@@ -189,15 +191,15 @@ def elbo_loss(
     inplace: bool = False,
     parts: bool = True,
 ) -> tuple[Tensor, ...]:
-    """reference.elbo_loss, fused; the loss alone where no `parts` are asked for. `inplace` writes the gradient over the
-    prediction where that is possible."""
+    """reference.elbo_loss as one fused operation. Returns (loss, log-likelihood, KL), or without `parts` maybe only (loss,).
+    With `inplace` the gradient overwrites the prediction where that is possible."""
     mask, weight, beta, reduction, batch_dims, target_scale = options
     if isinstance(beta, Tensor) and beta.device != operands[0].device:
         beta = beta.to(operands[0].device, non_blocking=True)
     if not has_kernel(operands[0]):
         return reference.elbo_loss(term, operands, latent, *options._replace(beta=beta))
     compiling = torch.compiler.is_compiling()
-    if compiling and not isinstance(beta, Tensor) and beta != 1:  # torch.full would put its value into the graph, too
+    if compiling and not isinstance(beta, Tensor) and beta != 1:  # torch.full would make beta a constant of the graph
         beta = beta * torch.ones((), dtype=torch.float64, device=latent[0].device)
     options = LossOptions(mask, weight, beta, reduction, batch_dims, traced_constant(target_scale))
     beta_tensor = beta if isinstance(beta, Tensor) else None

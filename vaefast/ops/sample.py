@@ -1,4 +1,4 @@
-"""Reparameterized samples, with the KL where it is asked for: the autograd node and the function over it."""
+"""The sample: z by reparameterization, with the KL on request. Its autograd node, and the function that runs it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from .vjp import bits, composite_vjp, spread
 
 
 class Rsample(torch.autograd.Function):
-    """(z, KL): a reparameterized sample, and the KL divergence of its distribution where `kl` asks for it."""
+    """Returns (z, KL): a reparameterized sample, and the KL divergence of its distribution, which is empty without `kl`."""
 
     @staticmethod
     def forward(
@@ -29,7 +29,7 @@ class Rsample(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> tuple[Tensor | None, ...]:
         num_samples, kl, batch_dims = ctx.options
-        grad_kl = grad_kl if kl else None  # torch.compile hands in an empty one
+        grad_kl = grad_kl if kl else None  # torch.compile passes an empty gradient
         if grad_z is None and grad_kl is None:
             return (None,) * (4 + len(ctx.needed))
         key, *latent = ctx.saved_tensors
@@ -51,7 +51,8 @@ def _rsample_vjp(
     batch_dims: int,
     gradients: int,
 ) -> list[Tensor]:
-    """library.rsample_backward by the composite, so that it can be differentiated and batched."""
+    """library.rsample_backward by the composite, the plain formula of reference.py, which can be differentiated and
+    batched."""
     kl = grad_kl is not None
     needed = tuple(bool(gradients >> k & 1) for k in range(len(latent)))
 
@@ -68,7 +69,7 @@ library.implement("rsample_vjp", _rsample_vjp)
 
 
 def _noise(like: Tensor, num_samples: int, key: Tensor | None, generator: torch.Generator | None = None) -> Tensor:
-    """The standard normals that the fused operator adds to a `mu` like this one."""
+    """The standard normal noise that the fused operator draws for a `mu` of the shape and device of `like`."""
     zero = torch.zeros((), dtype=torch.float32, device=like.device).expand(like.shape)
     with torch.no_grad():
         return library.rsample([zero, zero], key, num_samples, False, 0, generator)[0]
@@ -81,7 +82,7 @@ def rsample(
     batch_dims: int = 1,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(z, KL) from latent = (mu, logvar) or (mu, logvar, prior_mu, prior_logvar), fused."""
+    """Returns (z, KL) from latent = (mu, logvar) or (mu, logvar, prior_mu, prior_logvar), as one fused operation."""
     samples = -1 if num_samples is None else num_samples
     if has_kernel(latent[0]):
         if needs_grad(latent):
@@ -91,6 +92,6 @@ def rsample(
         return library.rsample(latent, None, samples, kl, batch_dims, generator)[:2]
     mu = latent[0]
     shape = mu.shape if num_samples is None else (num_samples, *mu.shape)
-    eps = torch.randn(shape, generator=generator, device=mu.device)  # torch's own, which torch.func knows how to batch
+    eps = torch.randn(shape, generator=generator, device=mu.device)  # torch.func can batch torch.randn
     sums = reference.row_sum(library.kl_term(latent), latent, batch_dims=batch_dims) if kl else mu.new_empty(0)
     return reference.reparameterize(mu, latent[1], eps), sums
