@@ -191,8 +191,8 @@ def elbo_loss(
     inplace: bool = False,
     parts: bool = True,
 ) -> tuple[Tensor, ...]:
-    """reference.elbo_loss as one fused operation. Returns (loss, log-likelihood, KL), or without `parts` maybe only (loss,).
-    With `inplace` the gradient overwrites the prediction where that is possible."""
+    """reference.elbo_loss as one fused operation. Returns (loss, log-likelihood, KL); without `parts` it may leave out the
+    last two. With `inplace` the gradient overwrites the prediction where that is possible."""
     mask, weight, beta, reduction, batch_dims, target_scale = options
     if isinstance(beta, Tensor) and beta.device != operands[0].device:
         beta = beta.to(operands[0].device, non_blocking=True)
