@@ -15,8 +15,8 @@ _NAME = "vaefast.priors.VampPrior"
 
 
 class VampPrior(nn.Module):
-    """The variational mixture of posteriors, p(z) = 1/C sum_c q(z|u_c), of learned pseudo-inputs u_c (Tomczak and Welling
-    2018).
+    """The variational mixture of posteriors, p(z) = 1/C sum_c q(z|u_c). The pseudo-inputs u_c are learned (Tomczak and
+    Welling 2018).
 
     Args:
         encoder: the model's encoder. It returns (mu, logvar), or one tensor that is split in two along dimension 1. Its

@@ -32,7 +32,7 @@ def linear(step: float, warmup: float, *, start: float = 0.0, stop: float = 1.0)
         start, stop: first and last value.
 
     Returns:
-        A 0-dimensional float32 tensor.
+        A 0-dimensional tensor of torch's default dtype.
 
     Raises:
         TypeError: an argument is not a number.
@@ -56,7 +56,7 @@ def cyclical(step: float, period: float, *, ramp: float = 0.5, start: float = 0.
         start, stop: first and last value of a period.
 
     Returns:
-        A 0-dimensional float32 tensor.
+        A 0-dimensional tensor of torch's default dtype.
 
     Raises:
         TypeError: an argument is not a number.
@@ -84,7 +84,7 @@ def sigmoid(
         start, stop: limits of the value.
 
     Returns:
-        A 0-dimensional float32 tensor.
+        A 0-dimensional tensor of torch's default dtype.
 
     Raises:
         TypeError: an argument is not a number.

@@ -8,7 +8,7 @@ from .tensors import broadcast, instance, same_shape, tensor
 
 
 def same_batch(function: str, x: Tensor, mu: Tensor) -> torch.Size:
-    """Returns the batch, which is the first dimension of both x and mu."""
+    """Returns the batch, which must be the first dimension of both x and mu."""
     if x.shape[:1] != mu.shape[:1] or x.dim() == 0:
         raise ValueError(
             f"{function}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; "

@@ -55,7 +55,7 @@ def number(function: str, name: str, value: object, *, minimum: float = -math.in
     if not (minimum <= value <= _LARGEST and value >= -_LARGEST):  # type: ignore[operator] # torch.compile traces this
         bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
         raise ValueError(f"{function}: {name} must be a finite number{bound}, got {value}")
-    is_own = type(value) is float or (type(value) is int and -(2**53) <= value <= 2**53)  # torch has no larger ints
+    is_own = type(value) is float or (type(value) is int and -(2**53) <= value <= 2**53)  # torch takes 64 bits only
     return value if is_own else float(value)  # type: ignore[return-value]
 
 

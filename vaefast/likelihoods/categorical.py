@@ -15,7 +15,8 @@ class Categorical(CompositeLikelihood):
     """Labels 0 ... C - 1, from logits of shape (B, C, D) for x of shape (B, D). The dimension of the classes comes after
     the batch, as in torch.nn.functional.cross_entropy.
 
-    A value of x that is not a label raises ValueError on the CPU. On a GPU its log-probability is NaN.
+    A value of x that is not a label raises ValueError on the CPU. On a GPU, and under torch.compile or torch.func, its
+    log-probability is NaN.
 
     Example:
         >>> Categorical().log_prob(torch.zeros(1, 4, 3), torch.tensor([[0, 3, 2]]))  # 3 log 1/4

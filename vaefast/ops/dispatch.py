@@ -71,8 +71,8 @@ def is_writable(prediction: Tensor, *others: Tensor | None) -> bool:
 def _may_keep(node: Any) -> bool:
     """Whether a backward node may need the result of its forward pass.
 
-    A Python node, such as that of a compiled function, does not tell which tensors it saved. To unpack them would tell, but
-    under a checkpoint that computes them again. So a Python node counts as needing its result if it saved any tensor."""
+    A Python node, such as that of a compiled function, counts as needing its result if it saved any tensor. To find out
+    which one would mean to unpack it, and under a checkpoint unpacking computes it again."""
     if not isinstance(node, torch.autograd.function.BackwardCFunction):
         return hasattr(node, "_raw_saved_result")
     try:
