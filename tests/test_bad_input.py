@@ -139,7 +139,7 @@ WRONG = {
     "values, a pair": (lambda: loss(recon_x=(LOGITS, LOGITS / 0), likelihood="gaussian", module={"validate": True}), ValueError, r"recon_x\[1\] holds NaN"),
     "values, a prior": (lambda: loss(prior_logvar=LOGVAR / 0, module={"validate": True}), ValueError, "prior_logvar holds NaN"),
     "values, a learned scale": (lambda: loss(likelihood=spoiled(), module={"validate": True}), ValueError, "likelihood.logvar holds NaN"),
-    "values, probabilities": (lambda: loss(recon_x=LOGITS + 2, likelihood="bernoulli_probs", module={"validate": True}), ValueError, r"recon_x, of probabilities, must lie in \[0, 1\]"),
+    "values, probabilities": (lambda: loss(recon_x=LOGITS + 2, likelihood="bernoulli_probs", module={"validate": True}), ValueError, r"recon_x \(probabilities\) must lie in \[0, 1\]"),
     "validate, no prediction": (lambda: loss(recon_x=None, likelihood="poisson", module={"validate": True}), TypeError, "Poisson: log_rate must be a torch.Tensor, got NoneType"),
     "validate, shapes": (lambda: loss(recon_x=MU, likelihood="poisson", module={"validate": True}, mask=X == 0), ValueError, r"recon_x is for data of shape \(3, 2\), got \(3, 4\)"),
     "unknown term": (lambda: ops.row_sum("poison", (MU, LOGVAR)), ValueError, "no term is named 'poison'; there are gaussian_kl"),

@@ -1,4 +1,4 @@
-"""vaefast: the loss side of a variational autoencoder as fused kernels for PyTorch.
+"""vaefast: the loss of a variational autoencoder as fused kernels for PyTorch.
 
 >>> criterion = ELBOLoss(likelihood="bernoulli")  # in place of a hand-written VAE loss
 """

@@ -1,4 +1,4 @@
-"""`python -m vaefast`."""
+"""Runs the command line as `python -m vaefast`."""
 
 import sys
 

@@ -1,5 +1,5 @@
-"""Data for the command line: scikit-learn's bundled digits, or a user's .npy, .npz, IDX file or folder of images.
-Nothing is downloaded and nothing is unpickled."""
+"""Data for the command line: the digits that scikit-learn contains, or a user's .npy, .npz or IDX file or folder of images.
+Nothing is downloaded, and nothing is unpickled."""
 
 import gzip
 import math
@@ -16,19 +16,20 @@ from torch import Tensor
 from . import _checks
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-# IDX: 0, 0, type code, number of dimensions, the dimensions as big-endian uint32, the elements
+# An IDX file holds two bytes of 0, a type code, the number of dimensions, the dimensions as big-endian uint32, and the
+# elements.
 _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
 class DataError(ValueError):
-    """What is wrong with a data set, in one sentence."""
+    """A data set that cannot be used. The message says why in one sentence."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples of shape (N, channels, height, width), or (N, D) where they are not images.
+    """Samples of shape (N, channels, height, width), or (N, D) if they are not images.
 
-    uint8 data keeps its type; `floats` brings any data to float32, bytes to [0, 1].
+    uint8 data stay uint8. `floats` converts any data to float32, and uint8 to [0, 1].
     """
 
     name: str
@@ -44,14 +45,14 @@ class Dataset:
         return x.to(torch.float32) / 255 if x.dtype is torch.uint8 else x.to(torch.float32)
 
     def batches(self, size: int, seed: int) -> Iterator[Tensor]:
-        """The training set once, `size` samples of float32 at a time, in an order that the seed gives."""
+        """Yields the training set once as float32, `size` samples at a time. The seed decides the order."""
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
         for indices in order.split(size):
             yield self.floats(self.train[indices])
 
     @property
     def samples(self) -> Tensor:
-        """The training samples, or the test samples of a data set that has no others."""
+        """The training samples, or the test samples if there are no training samples."""
         return self.train if len(self.train) else self.test
 
     def check_counts(self) -> None:
@@ -72,15 +73,17 @@ class Dataset:
 
 
 def load(source: str | os.PathLike[str], test_fraction: float = 0.2) -> Dataset:
-    """A data set, split at random, the same way every time.
+    """Loads a data set and splits it at random, the same way every time.
 
     Args:
-        source: "digits", the 1,797 scans of 8 x 8 pixels that scikit-learn brings; or a path, of an .npy, .npz or IDX file
-            or of a folder of images of one size.
-        test_fraction: the part that is held out, at least one sample; 1 holds out all.
+        source: "digits" for the 1,797 scans of 8 x 8 pixels that scikit-learn contains, or the path of an .npy, .npz or IDX
+            file or of a folder of images of one size.
+        test_fraction: the part of the samples that is held out, at least one sample; 1 holds out all.
 
     Raises:
-        DataError: a ValueError that says in one sentence why the source is no data set.
+        TypeError: source is not a name or path, or test_fraction is not a number.
+        ValueError: test_fraction is not in [0, 1].
+        DataError: a ValueError that says in one sentence why the source cannot be used.
 
     Example:
         >>> digits = load("digits")
@@ -96,19 +99,19 @@ def load(source: str | os.PathLike[str], test_fraction: float = 0.2) -> Dataset:
     if len(x) < 2 or x.numel() == 0:
         raise DataError(f"{source}: needs at least 2 samples, got shape {tuple(x.shape)}")
     if not torch.isfinite(x).all():
-        raise DataError(f"{source}: holds NaN or infinite values, or some beyond float32")
+        raise DataError(f"{source}: holds NaN or infinite values, or values beyond float32")
     order = split_order(len(x))
     held_out = max(1, math.floor(len(x) * test_fraction))
     return Dataset(str(source), x[order[held_out:]], x[order[:held_out]])
 
 
 def split_order(count: int) -> Tensor:
-    """The order of a file's samples in which `load` holds out the first."""
+    """The random order of a file's samples. `load` holds out the first of them."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
 
 def read(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
-    """The samples of an image, a folder of images or a file of an array, which must be of this shape."""
+    """Reads samples from an image, a folder of images or a file with an array. Each must have `sample_shape`."""
     if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
         x = _to_samples(path, _read_image(path, color=sample_shape[0] == 3)[None])
     else:
@@ -116,7 +119,7 @@ def read(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
     if tuple(x.shape[1:]) != sample_shape:
         raise DataError(f"{path}: samples have shape {tuple(x.shape[1:])}, the run's have {sample_shape}")
     if not torch.isfinite(x).all():
-        raise DataError(f"{path}: holds NaN or infinite values, or some beyond float32")
+        raise DataError(f"{path}: holds NaN or infinite values, or values beyond float32")
     return x
 
 
@@ -145,10 +148,10 @@ def _first_line(error: Exception) -> str:
 
 
 def _read_numpy(path: Path) -> np.ndarray:
-    with open(path, "rb") as file:  # numpy takes anything else for a pickle, and advises to load it unsafely
+    with open(path, "rb") as file:  # numpy takes any other file for a pickle, and advises to load it unsafely
         if not file.read(6).startswith((b"\x93NUMPY", b"PK\3\4", b"PK\5\6")):
             raise DataError(f"{path}: is not what its suffix says")
-    loaded = np.load(path, allow_pickle=False)  # an array or an archive of arrays, whatever the suffix says
+    loaded = np.load(path, allow_pickle=False)  # an array or an archive of arrays, whatever the suffix is
     if isinstance(loaded, np.ndarray):
         return loaded
     with loaded as archive:
@@ -168,7 +171,7 @@ def read_idx(path: Path) -> np.ndarray:
         shape = struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))
         dtype = np.dtype(_IDX_DTYPES[magic[2]])
         expected = math.prod(shape) * dtype.itemsize
-        content = bytearray()  # a small .gz may unpack to any size: stop after the expected one
+        content = bytearray()  # a small .gz may unpack to any size, so reading stops after the expected one
         while len(content) <= expected and (piece := file.read(1 << 20)):
             content += piece
     if len(content) != expected:
@@ -178,7 +181,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _read_image(path: Path, color: bool | None = None) -> np.ndarray:
-    """(H, W) or (H, W, 3), in color or gray as asked, or as the file is."""
+    """Reads an image of shape (H, W), or (H, W, 3) in color. `color` chooses between them; if None, the file decides."""
     from PIL import Image
 
     try:
@@ -209,12 +212,12 @@ def _load_images(folder: Path) -> Tensor:
 
 
 def _to_samples(path: Path, array: np.ndarray) -> Tensor:
-    """(N, D), (N, H, W) or (N, H, W, C) or (N, C, H, W) numbers as samples."""
+    """Converts numbers of shape (N, D), (N, H, W), (N, H, W, C) or (N, C, H, W) to samples."""
     if array.dtype.kind not in "buif":
         raise DataError(f"{path}: holds {array.dtype}, expected numbers")
     if not 2 <= array.ndim <= 4:
         raise DataError(f"{path}: has shape {array.shape}, expected (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C)")
-    with np.errstate(over="ignore"):  # `load` refuses the infinities that this makes
+    with np.errstate(over="ignore"):  # overflow makes infinities, which `load` refuses
         kept = array if array.dtype == np.uint8 else array.astype(np.float32)
     x = torch.from_numpy(np.array(kept, order="C"))
     if x.dim() == 3:

@@ -1,5 +1,5 @@
-"""Priors p(z) that are more than one Gaussian. One Gaussian, learned or computed from a layer above, needs no object: give
-its prior_mu and prior_logvar to the loss."""
+"""Priors p(z) that are not a single Gaussian. A single Gaussian needs no object: pass its prior_mu and prior_logvar to the
+loss, whether they are learned or computed by a layer above."""
 
 import math
 
@@ -15,17 +15,17 @@ _NAME = "vaefast.priors.VampPrior"
 
 
 class VampPrior(nn.Module):
-    """The variational mixture of posteriors, p(z) = 1/C sum_c q(z|u_c), of learned pseudo-inputs u_c (Tomczak and Welling
-    2018).
+    """The variational mixture of posteriors, p(z) = 1/C sum_c q(z|u_c). The pseudo-inputs u_c are learned (Tomczak and
+    Welling 2018).
 
     Args:
-        encoder: the model's own, and left to it: it returns (mu, logvar) or one tensor that is split in two along
-            dimension 1. The prior keeps this very module, which sees the pseudo-inputs in every call: batch normalization
-            counts them in.
-        pseudo_inputs: where the u_c start, shape (C, D), for instance C training samples: a parameter from now on.
+        encoder: the model's encoder. It returns (mu, logvar), or one tensor that is split in two along dimension 1. Its
+            parameters stay the model's: the prior does not register them. Every call encodes the pseudo-inputs, so batch
+            normalization includes them in its statistics.
+        pseudo_inputs: first values of the u_c, shape (C, D), for instance C training samples. They become a parameter.
 
     Raises:
-        TypeError: encoder cannot be called, or pseudo_inputs is no floating-point tensor.
+        TypeError: encoder is not callable, or pseudo_inputs is not a floating-point tensor.
         ValueError: pseudo_inputs has no samples, or fewer than two dimensions.
 
     Example:
@@ -41,14 +41,14 @@ class VampPrior(nn.Module):
             raise ValueError(f"{_NAME}: pseudo_inputs must have shape (C, D), got {tuple(pseudo_inputs.shape)}")
         if not callable(encoder):
             raise TypeError(f"{_NAME}: encoder must be a module or a function, got {type(encoder).__name__}")
-        self._encoder = (encoder,)  # in a tuple, so that the model's encoder is not registered here, too
+        self._encoder = (encoder,)  # in a tuple, so that nn.Module does not register it
         self.pseudo_inputs = nn.Parameter(pseudo_inputs.detach().clone())
 
     def components(self) -> tuple[Tensor, Tensor]:
-        """(mu, logvar) of the mixture's Gaussians, each (C, L).
+        """Returns (mu, logvar) of the mixture's Gaussians, each of shape (C, L).
 
         Raises:
-            TypeError, ValueError: the encoder does not return (mu, logvar), or one tensor that splits in two.
+            TypeError, ValueError: the encoder returns neither (mu, logvar) nor one tensor that splits in two.
         """
         mu, logvar = _checks.encoded(_NAME, self._encoder[0](self.pseudo_inputs))
         _checks.latent(_NAME, mu, logvar)
@@ -58,8 +58,8 @@ class VampPrior(nn.Module):
         """log p(z) in nats, shape (B,), for z of shape (B, L).
 
         Raises:
-            TypeError: z is no floating-point tensor.
-            ValueError: z has another shape than (B, L), L being that of the encoder.
+            TypeError: z is not a floating-point tensor.
+            ValueError: z does not have shape (B, L), where L is the encoder's number of latent dimensions.
         """
         _checks.tensor(f"{_NAME}.log_prob", "z", z)
         mu, logvar = self.components()
@@ -76,7 +76,7 @@ class VampPrior(nn.Module):
 
         Raises:
             TypeError: n is not an int, or generator is not a torch.Generator.
-            ValueError: n is negative, or generator is of another device.
+            ValueError: n is negative, or generator is on another device.
         """
         _checks.integer(f"{_NAME}.sample: n", n, 0)
         mu, logvar = self.components()

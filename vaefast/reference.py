@@ -1,6 +1,7 @@
-"""Every formula in plain torch, in its stable form: the executable specification of the kernels, the path that runs
-where no kernel applies (torch.func, forward-mode AD, double backward, other devices), and the baseline of tests and
-benchmarks. All of it is differentiable any number of times."""
+"""Every formula in plain torch, in a numerically stable form.
+
+This file specifies what the kernels compute. It runs where no kernel applies: torch.func, forward-mode AD, double backward,
+other devices. It is the baseline of tests and benchmarks. Every function can be differentiated any number of times."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -31,12 +32,12 @@ _BERNOULLI = (
     -3617 / 510,
     43867 / 798,
     -174611 / 330,
-)  # B_2n
+)  # the Bernoulli numbers B_2, B_4, ..., B_20
 _SINH = [-b / (2 * n * math.factorial(2 * n)) for n, b in enumerate(_BERNOULLI, 1)]
 
 
 def phi(x: Tensor) -> Tensor:
-    """exp(x) - 1 - x, by its series near 0, where the difference has no correct digit left."""
+    """exp(x) - 1 - x. Near 0 the difference loses all its digits, so it is computed by its series there."""
     near = (x > -1) & (x < 1.75)
     y = torch.where(near, x, 0.0)
     series = torch.zeros_like(y)
@@ -46,9 +47,9 @@ def phi(x: Tensor) -> Tensor:
 
 
 def _standardized(difference: Tensor, logvar: Tensor) -> Tensor:
-    """difference / sigma, and 0 for no difference also where sigma is 0."""
+    """difference / sigma, which is 0 where the difference is 0, even if sigma is 0."""
     lost = (difference == 0) & torch.exp(-0.5 * logvar).isinf()
-    # Replaced before exp, whose gradient would be 0 * inf.
+    # logvar is replaced before exp, because the gradient of exp would be 0 * inf.
     return difference * torch.exp(-0.5 * torch.where(lost, 0.0, logvar))
 
 
@@ -63,7 +64,7 @@ def gaussian_kl_pair(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar:
 
 
 def _product(size: Tensor, miss: Tensor) -> Tensor:
-    """size * miss, and 0 where an infinite size meets a miss of 0, with a derivative by miss of infinity all the same."""
+    """size * miss, which is 0 where size is infinite and miss is 0. There its derivative by miss is still infinite."""
     right, most = size.isinf() & (miss == 0), torch.finfo(size.dtype).max
     return torch.where(right, 0.0, size) * miss + torch.where(right, miss, 0.0) * most * most
 
@@ -77,7 +78,7 @@ def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
 
 @_term
 def bernoulli_probs(probs: Tensor, x: Tensor) -> Tensor:
-    proper = (probs >= 0) & (probs <= 1)  # elsewhere torch raises, on a GPU by an assertion that ends the process
+    proper = (probs >= 0) & (probs <= 1)  # outside, torch raises an error, and on a GPU it ends the process
     value = -F.binary_cross_entropy(torch.where(proper, probs, 0.5), x, reduction="none")
     return torch.where(proper, value, math.nan * torch.where(proper, 0.0, probs))
 
@@ -100,7 +101,7 @@ def laplace(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
 def continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     near = logits.abs() < 1
     y = torch.where(near, logits, 0.0)
-    series = torch.zeros_like(y)  # log((y / 2) / sinh(y / 2)), by -B_2n / (2n (2n)!)
+    series = torch.zeros_like(y)  # of log((y / 2) / sinh(y / 2)), by -B_2n / (2n (2n)!)
     for n in range(10, 0, -1):
         series = series * y * y + _SINH[n - 1]
     size = torch.where(near, 1.0, torch.where(logits >= 0, logits, -logits))
@@ -120,7 +121,8 @@ def row_sum(
     batch_dims: int = 1,
     target_scale: float = 1.0,
 ) -> Tensor:
-    """The term of `operands`, reduced: "elementwise", "none" (per sample), "sum", or "mean" over samples of sums."""
+    """The term of `operands`, reduced: "elementwise" (no sum), "none" (a sum per sample), "sum" (of everything), or "mean"
+    (over the samples' sums)."""
     target = None if term.startswith("gaussian_kl") else 1
     wide = any(t.dtype == torch.float64 for k, t in enumerate(operands) if k != target)
     wide_operands = [t.to(torch.float64 if wide else torch.float32) for t in operands]
@@ -150,7 +152,8 @@ def elbo_loss(
     batch_dims: int = 1,
     target_scale: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, log-likelihood, KL): weight * (beta * KL - log-likelihood) reduced by "sum" or "mean", and its parts."""
+    """Returns (loss, log-likelihood, KL). The loss is weight * (beta * KL - log-likelihood), reduced by "sum" or "mean".
+    The log-likelihood and the KL are per sample."""
     fit = row_sum(likelihood, operands, mask, "none", batch_dims, target_scale)
     kl = row_sum("gaussian_kl" if len(latent) == 2 else "gaussian_kl_pair", latent, batch_dims=batch_dims)
     loss = beta * kl - fit
@@ -160,7 +163,7 @@ def elbo_loss(
 
 
 def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
-    """mu + sigma * eps, rounded once to the type of mu."""
+    """mu + sigma * eps, computed in float32 or float64 and rounded once to the dtype of mu."""
     dtype = torch.float64 if torch.float64 in (mu.dtype, logvar.dtype) else torch.float32
     z = mu.to(dtype) + torch.exp(0.5 * logvar.to(dtype)) * eps.to(dtype)
     return z.to(mu.dtype)

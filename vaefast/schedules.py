@@ -1,5 +1,5 @@
-"""Weights of the KL that change during training, as 0-dimensional tensors: handed to a loss as `beta` they may change every
-step without a recompilation.
+"""Schedules of beta, the weight of the KL, during training. They return 0-dimensional tensors, because the value of a
+tensor may change every step without a recompilation of the loss.
 
 >>> for step in range(3):
 ...     beta = linear(step, 2)  # criterion(recon_x, x, mu, logvar, beta=beta)
@@ -24,10 +24,19 @@ def _check(function: str, step: float, start: float, stop: float, **lengths: flo
 
 
 def linear(step: float, warmup: float, *, start: float = 0.0, stop: float = 1.0) -> Tensor:
-    """From `start` at step 0 to `stop` at step `warmup`, and `stop` from there on (Bowman et al. 2016).
+    """Moves linearly from `start` at step 0 to `stop` at step `warmup`, and stays there (Bowman et al. 2016).
+
+    Args:
+        step: number of training steps so far.
+        warmup: steps until `stop` is reached.
+        start, stop: first and last value.
+
+    Returns:
+        A 0-dimensional tensor of torch's default dtype.
 
     Raises:
-        TypeError, ValueError: step is no number of at least 0, or warmup no positive one.
+        TypeError: an argument is not a number.
+        ValueError: step is negative, warmup is not positive, or a number is not finite.
 
     Example:
         >>> linear(25, 100), linear(1000, 100)
@@ -38,10 +47,20 @@ def linear(step: float, warmup: float, *, start: float = 0.0, stop: float = 1.0)
 
 
 def cyclical(step: float, period: float, *, ramp: float = 0.5, start: float = 0.0, stop: float = 1.0) -> Tensor:
-    """Every `period` steps anew: linearly from `start` to `stop` in the first `ramp` of it, then `stop` (Fu et al. 2019).
+    """Repeats every `period` steps: linearly from `start` to `stop`, then `stop` (Fu et al. 2019).
+
+    Args:
+        step: number of training steps so far.
+        period: steps of one repetition.
+        ramp: part of the period in which the value moves, in (0, 1].
+        start, stop: first and last value of a period.
+
+    Returns:
+        A 0-dimensional tensor of torch's default dtype.
 
     Raises:
-        TypeError, ValueError: step is no number of at least 0, period no positive one, or ramp not in (0, 1].
+        TypeError: an argument is not a number.
+        ValueError: step is negative, period is not positive, ramp is not in (0, 1], or a number is not finite.
 
     Example:
         >>> cyclical(25, 100), cyclical(75, 100), cyclical(125, 100)
@@ -56,13 +75,20 @@ def cyclical(step: float, period: float, *, ramp: float = 0.5, start: float = 0.
 def sigmoid(
     step: float, midpoint: float, *, width: float | None = None, start: float = 0.0, stop: float = 1.0
 ) -> Tensor:
-    """start + (stop - start) / (1 + exp(-(step - midpoint) / width)), half way at `midpoint` (Bowman et al. 2016).
+    """start + (stop - start) / (1 + exp(-(step - midpoint) / width)), which is half way at `midpoint` (Bowman et al. 2016).
 
     Args:
+        step: number of training steps so far.
+        midpoint: the step at which the value is half way.
         width: steps in which the odds grow by a factor of e; a tenth of midpoint if None.
+        start, stop: limits of the value.
+
+    Returns:
+        A 0-dimensional tensor of torch's default dtype.
 
     Raises:
-        TypeError, ValueError: step is no number of at least 0, or midpoint or width no positive one.
+        TypeError: an argument is not a number.
+        ValueError: step is negative, midpoint or width is not positive, or a number is not finite.
 
     Example:
         >>> sigmoid(100, 100), sigmoid(1000, 100)

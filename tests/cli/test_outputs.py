@@ -171,7 +171,7 @@ def test_bad_input_of_what_uses_a_run(tmp_path, digits, capsys, monkeypatch):
         ("evaluate", "nine.png"): "nine.png: not a run of vaefast train, which is a folder",
         ("sample", digits, "-n", "100000"): "-n 100000: a picture holds at most 2500 samples",
         ("export", "nowhere"): "not a run of vaefast train",
-        ("export", digits, "--out", "text.txt"): "--out text.txt: is no folder",
+        ("export", digits, "--out", "text.txt"): "--out text.txt: is not a folder",
     }
     for arguments, message in cases.items():
         assert run(*arguments) == 2, arguments

@@ -55,8 +55,8 @@ def test_settings_of_a_toml_file(tmp_path):
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("a.json", '{"epoch": 3}', "'epoch' is no setting; did you mean epochs?"),
-    ("a.json", '{"zzz": 3}', "'zzz' is no setting; there are data, likelihood"),
+    ("a.json", '{"epoch": 3}', "'epoch' is not a setting; did you mean epochs?"),
+    ("a.json", '{"zzz": 3}', "'zzz' is not a setting; there are data, likelihood"),
     ("a.json", '{"epochs": "3"}', "epochs must be a positive whole number, got '3'"),
     ("a.json", '{"epochs": 0}', "epochs must be a positive whole number, got 0"),
     ("a.json", '{"epochs": 1.5}', "epochs must be a positive whole number, got 1.5"),
@@ -166,7 +166,7 @@ def test_interrupted_after_the_last_epoch(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(training, "draw", interrupt)
     assert run("train", *QUICK, "--out", tmp_path / "run") == 130
-    assert "is whole, but for its pictures" in capsys.readouterr().err
+    assert "only pictures are missing from the run in" in capsys.readouterr().err
     assert run("evaluate", tmp_path / "run", "--num-samples", "5") == 0
 
 

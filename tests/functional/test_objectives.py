@@ -307,7 +307,7 @@ def _iwae(recon_x, z, **options):
         (lambda w: VF.free_bits_kl(w, -1.0), ValueError, "free_bits_kl: free_bits must be a finite number of at least"),
         (lambda w: VF.free_bits_kl(w, 1.0, "sample"), ValueError, "free_bits_kl: per must be one of 'dimension'"),
         (lambda w: VF.balanced_kl(w, w, w, w, balance=2.0), ValueError, r"balanced_kl: balance must be in \[0, 1\]"),
-        (lambda w: VF.kl_decomposition(w, w, w, 2), ValueError, "kl_decomposition: it takes z of shape"),
+        (lambda w: VF.kl_decomposition(w, w, w, 2), ValueError, "kl_decomposition: z must have shape"),
         (lambda w: VF.hierarchical_kl([]), ValueError, "hierarchical_kl: layers is empty"),
         (lambda w: VF.hierarchical_kl([(w, w, w)]), ValueError, "hierarchical_kl: layer 0 must be"),
         (lambda w: VF.hierarchical_kl([(w, w), (w[:2], w[:2])]), ValueError, "hierarchical_kl: layer 1 has shape"),

@@ -19,7 +19,7 @@ RAISES = {
     ("double_backward, compile.*", ".*"): "not currently support double backward|requires create_graph=False",
     # torch.func.vmap looks at the name of what it maps; a module's is its repr, which prints beta.
     ("vmap, compile dynamic", "ELBOLoss.*|IWAELoss"): "BUILD_STRING type error",
-    (".*", "IWAELoss dreg"): "acts in the backward pass and knows nothing of torch.func",
+    (".*", "IWAELoss dreg"): "acts in the backward pass and does not support torch.func",
     (".*", "ELBOLoss inplace"): "with inplace=True the prediction holds its gradient now",
     ("compiled_autograd", "ELBOLoss inplace"): "any_leaf=True",  # torch's words for a leaf's alias that was written to
 }

@@ -77,9 +77,9 @@ def test_what_terms_say_of_themselves():
     terms = {term["name"]: term for term in library._C.terms()}
     assert {name: term["arity"] for name, term in terms.items()} == library.build_info()["terms"]
     assert list(terms) == list(library.build_info()["terms"])
-    for case in CASES:
-        assert terms[case.term]["target"] == (-1 if case.target is None else case.target)
-        assert terms[case.term]["is_kl"] == case.term.startswith("gaussian_kl")
+    for name, row in TERMS.items():
+        assert terms[name]["target"] == (-1 if row.target is None else row.target)
+        assert terms[name]["is_kl"] == name.startswith("gaussian_kl")
 
 
 @each_case

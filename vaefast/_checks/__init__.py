@@ -1,4 +1,5 @@
-"""What arguments may be, said once. A message names the function, the argument, what it got and what it expected."""
+"""Checks of arguments, shared by the whole package. Each message names the function, the argument, what was expected and
+what was given."""
 
 from .operands import encoded, latent, parameter, prediction, same_batch, sample
 from .options import (

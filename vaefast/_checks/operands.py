@@ -1,4 +1,4 @@
-"""What the operands of an operation may be together: latents, a prediction beside data, a likelihood's parameters."""
+"""Checks of tensors that an operation takes together: latents, a prediction and its data, a likelihood's parameters."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from .tensors import broadcast, instance, same_shape, tensor
 
 
 def same_batch(function: str, x: Tensor, mu: Tensor) -> torch.Size:
-    """The batch, which is the first dimension of data and latents."""
+    """Returns the batch, which must be the first dimension of both x and mu."""
     if x.shape[:1] != mu.shape[:1] or x.dim() == 0:
         raise ValueError(
             f"{function}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; "
@@ -18,14 +18,14 @@ def same_batch(function: str, x: Tensor, mu: Tensor) -> torch.Size:
 
 
 def sample(function: str, z: object) -> None:
-    """A sample of q(z|x) that no loss with gradient="dreg" has taken: such a loss changes the gradient that z receives."""
+    """Checks a sample of q(z|x). A loss with gradient="dreg" changes the gradient of its z, so no other loss may use it."""
     tensor(function, "z", z)
     if getattr(z, "_vaefast_dreg", False) and torch.is_grad_enabled():
-        raise ValueError(f"{function}: z belongs to a gradient='dreg' loss, which weights its gradient; sample it anew")
+        raise ValueError(f"{function}: z belongs to a gradient='dreg' loss, which weights its gradient; draw a new one")
 
 
 def encoded(function: str, value: object) -> tuple[Tensor, Tensor]:
-    """(mu, logvar) of what an encoder returned: such a pair, or one tensor that is split in two along dimension 1."""
+    """Returns (mu, logvar) from an encoder's output: a pair, or one tensor that is split in two along dimension 1."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(f"{function}: an encoder must return (mu, logvar), got {len(value)} tensors")
@@ -42,7 +42,7 @@ def encoded(function: str, value: object) -> tuple[Tensor, Tensor]:
 def latent(
     function: str, mu: Tensor, logvar: Tensor, prior_mu: Tensor | None = None, prior_logvar: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """The KL's operands: (mu, logvar), and where one is given the prior's, which broadcast to mu."""
+    """Returns the KL's operands: (mu, logvar), followed by (prior_mu, prior_logvar) if either is given."""
     tensor(function, "mu", mu)
     tensor(function, "logvar", logvar)
     same_shape(function, "logvar", logvar, "mu", mu)
@@ -53,7 +53,7 @@ def latent(
 
 
 def prediction(function: str, name: str, value: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A likelihood's operands: the decoder's output, and data of its shape."""
+    """Returns the decoder's output and data of the same shape, both checked."""
     tensor(function, name, value)
     tensor(function, "x", x, target=True)
     same_shape(function, "x", x, name, value)
@@ -61,7 +61,7 @@ def prediction(function: str, name: str, value: Tensor, x: Tensor) -> tuple[Tens
 
 
 def parameter(function: str, name: str, value: Tensor | float, other_name: str, other: Tensor) -> Tensor:
-    """A number, or a tensor broadcastable to `other`, as an operand beside it."""
+    """Converts a number, or a tensor broadcastable to `other`, to an operand that fits `other`."""
     if isinstance(value, Tensor):
         tensor(function, name, value)
         return broadcast(function, name, value, other_name, other)

@@ -1,4 +1,4 @@
-"""What an option may be: numbers, words, flags, and objects such as a generator or a prior."""
+"""Checks of options: numbers, names, flags, and objects such as a generator or a prior."""
 
 import math
 import sys
@@ -13,13 +13,14 @@ from .tensors import same_device, tensor, type_name
 _LARGEST = sys.float_info.max
 REDUCTIONS = ("none", "sum", "mean")
 ALL_REDUCTIONS = (*REDUCTIONS, "elementwise")
-# A private name of torch, which says whether a backward pass is running. A torch without it says "no": then `generator`
-# below does not notice a forward pass that torch.utils.checkpoint repeats.
+# A private function of torch that tells whether a backward pass is running. If torch lacks it, the answer is always "no",
+# and `generator` below does not notice a forward pass that torch.utils.checkpoint repeats.
 _graph_task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
 
 
 def batch_dims(function: str, value: object, name: str, tensor: Tensor) -> int:
-    """The number of leading dimensions that the result keeps. A 0-dimensional tensor is one sample of one element."""
+    """Returns the number of leading dimensions that the result keeps. It is 0 for a 0-dimensional tensor, which is one
+    sample of one element."""
     value = integer(f"{function}: batch_dims", value, 0)
     if tensor.dim() == 0:
         return 0
@@ -47,18 +48,20 @@ def reduction(function: str, value: object, allowed: tuple[str, ...] = REDUCTION
 
 
 def number(function: str, name: str, value: object, *, minimum: float = -math.inf) -> float:
-    """A finite number of at least `minimum`, as an int or a float of Python's own: a Fraction multiplies no tensor."""
+    """Returns a finite number of at least `minimum` as a Python int or float. A Fraction, for one, cannot multiply a
+    tensor."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
         raise TypeError(f"{function}: {name} must be a number, got {type_name(value)}")
     if not (minimum <= value <= _LARGEST and value >= -_LARGEST):  # type: ignore[operator] # torch.compile traces this
         bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
         raise ValueError(f"{function}: {name} must be a finite number{bound}, got {value}")
-    is_own = type(value) is float or (type(value) is int and -(2**53) <= value <= 2**53)  # torch takes no longer ints
+    is_own = type(value) is float or (type(value) is int and -(2**53) <= value <= 2**53)  # torch takes 64 bits only
     return value if is_own else float(value)  # type: ignore[return-value]
 
 
 def integer(name: str, value: object, minimum: int) -> int:
-    """An int of at least `minimum`, numpy's too; `name` is of function and argument, "vaefast.VAE.sample: n"."""
+    """Returns an int of at least `minimum`; numpy's ints are accepted. `name` holds the names of the function and of the
+    argument, such as "vaefast.VAE.sample: n"."""
     if isinstance(value, bool) or not isinstance(value, (int, Integral)):
         raise TypeError(f"{name} must be an int, got {type_name(value)}")
     if value < minimum:
@@ -67,7 +70,7 @@ def integer(name: str, value: object, minimum: int) -> int:
 
 
 def sizes(function: str, name: str, value: object, *, empty: bool = True) -> tuple[int, ...]:
-    """A shape, or the widths of layers; none of more than 2^20, so that products of a few stay within 64 bits."""
+    """Returns a shape or the widths of layers. Each is at most 2^20, so that a product of a few fits in 64 bits."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise TypeError(f"{function}: {name} must be a sequence of ints, got {type_name(value)}")
     if len(value) == 0 and not empty:
@@ -86,7 +89,8 @@ def positive(function: str, name: str, value: object) -> float:
 
 
 def beta(function: str, value: object, other_name: str = "", other: Tensor | None = None) -> float | Tensor:
-    """A number, or a 0-dimensional floating tensor whose value is not looked at, on the device of `other`."""
+    """Returns a number, or a 0-dimensional floating tensor on the CPU or the device of `other`. A tensor's value is not
+    read, because on a GPU that would wait for the device."""
     if not isinstance(value, Tensor):
         return number(function, "beta", value, minimum=0.0)
     tensor(function, "beta", value)
@@ -107,7 +111,7 @@ def generator(function: str, value: object, device: torch.device) -> None:
     if torch.is_grad_enabled() and not torch.compiler.is_compiling() and _graph_task() != -1:
         raise RuntimeError(
             f"{function}: a forward pass that runs again during a backward pass, as under torch.utils.checkpoint, cannot "
-            "draw the same noise from generator; leave it out, for checkpoint restores the default one, or give eps"
+            "draw the same noise from generator; leave it out, because checkpoint restores the default one, or give eps"
         )
 
 
@@ -117,7 +121,7 @@ def num_samples(function: str, value: object) -> None:
 
 
 def prior(function: str, value: object, methods: tuple[str, ...] = ("log_prob",)) -> None:
-    """An object that stands for p(z)."""
+    """Checks an object that represents p(z): it has all of `methods` and is not a class."""
     if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
         got = f"the class {value.__name__}" if isinstance(value, type) else type_name(value)
         raise TypeError(f"{function}: prior must be an object with {' and '.join(methods)}, got {got}")

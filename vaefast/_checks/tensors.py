@@ -1,4 +1,4 @@
-"""What a tensor may be, by itself and beside another."""
+"""Checks of a single tensor, and of one tensor against another."""
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ def dense(function: str, name: str, value: object) -> Tensor:
 
 
 def tensor(function: str, name: str, value: object, *, target: bool = False) -> None:
-    """A dense strided tensor of a dtype that the library computes with; a target may also be bool or uint8."""
+    """Checks for a dense strided tensor of a dtype that the library computes with. A target may also be bool or uint8."""
     value = dense(function, name, value)
     if value.dtype not in (_TARGETS if target else _FLOATS):
         if value.is_quantized:
@@ -47,7 +47,7 @@ def same_shape(function: str, name: str, value: Tensor, other_name: str, other: 
 
 
 def broadcast(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> Tensor:
-    """`value` expanded to the shape of `other`; one element stays one element."""
+    """Returns `value` expanded to the shape of `other`, or 0-dimensional if it has one element."""
     if value.numel() == 1 and value.device == other.device:
         return value.reshape(())
     same_device(function, name, value, other_name, other)
@@ -70,7 +70,7 @@ def mask(function: str, value: object, other_name: str, other: Tensor) -> Tensor
 
 
 def weight(function: str, value: Tensor, batch: torch.Size, other_name: str, other: Tensor) -> None:
-    """A weight for each sample, on the device of another tensor."""
+    """Checks the samples' weights: shape `batch`, on the device of `other`."""
     tensor(function, "weight", value)
     if value.shape != batch:
         raise ValueError(f"{function}: weight must have shape {tuple(batch)}, got {tuple(value.shape)}")

@@ -1,4 +1,4 @@
-"""The command `vaefast`: an application that uses the library as any other program does, by `import vaefast` alone."""
+"""The command `vaefast`. It uses the library as any other program does, through its public names only."""
 
 from .main import main
 

@@ -1,4 +1,4 @@
-"""The settings of a run: what they may be, the model that they build, and whether data fit them."""
+"""The settings of a run: their checks, the model that they build, and whether data fit them."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from vaefast import data, likelihoods
 
 
 class RunError(ValueError):
-    """What is wrong with a run's folder or settings, in one sentence."""
+    """A run's folder or settings cannot be used. The message says why in one sentence."""
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -24,7 +24,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run."""
+    """All settings of a run."""
 
     data: str = "digits"
     likelihood: str = "bernoulli"
@@ -50,7 +50,7 @@ class Config:
         except (RuntimeError, OverflowError):  # sizes beyond 64 bits
             needed = 1 << 64
         if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-            raise RunError(f"a model of these sizes, of {needed / 1e9:,.0f} GB, is larger than the machine's memory")
+            raise RunError(f"a model of these sizes needs {needed / 1e9:,.0f} GB, more than the machine's memory")
         return self._make(sample_shape)
 
     def _make(self, sample_shape: tuple[int, ...]) -> vaefast.VAE:
@@ -67,7 +67,7 @@ class Config:
 
 
 def is_possible(name: str, value: Any) -> bool:
-    """Whether a run can have had this setting."""
+    """Whether a run can have this value of a setting."""
     if name in _CHOICES:
         return value in _CHOICES[name]
     default = getattr(Config, name, ())
@@ -83,14 +83,14 @@ def is_possible(name: str, value: Any) -> bool:
 
 
 def load_data(config: Config, other: str | None = None) -> data.Dataset:
-    """The run's data, split; or all of another file's, to test on."""
+    """Loads the run's data and splits them. With `other`, loads that file and holds out all of it for the test."""
     dataset = data.load(config.data) if other is None else data.load(other, test_fraction=1.0)
     check_data(dataset, config)
     return dataset
 
 
 def check_data(dataset: data.Dataset, config: Config) -> None:
-    """Whether the run's likelihood can have made such data."""
+    """Raises DataError if the values of the data are outside the support of the run's likelihood."""
     likelihood = likelihoods.by_name(config.likelihood)
     if likelihood.integral:
         dataset.check_counts()

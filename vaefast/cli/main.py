@@ -28,7 +28,7 @@ def _new_folder(wanted: Path | None) -> Path:
         raise ValueError(f"--out {wanted}: exists already; name a new folder")
     around = next(parent for parent in wanted.absolute().parents if parent.exists())
     if not around.is_dir():
-        raise ValueError(f"--out {wanted}: {around} is no folder")
+        raise ValueError(f"--out {wanted}: {around} is not a folder")
     return wanted
 
 
@@ -45,7 +45,7 @@ def _train(arguments: argparse.Namespace) -> None:
         out = arguments.resume
         config, shape = runs.load_config(out)
         if set(given) - {"epochs"} or arguments.out is not None or arguments.config is not None:
-            raise ValueError("--resume goes on with the run's own settings; only --epochs and --device go with it")
+            raise ValueError("--resume keeps the run's own settings; only --epochs and --device go with it")
         config = replace(config, **given)
         training.check_unfinished(out, config)
     else:
@@ -55,7 +55,7 @@ def _train(arguments: argparse.Namespace) -> None:
     dataset = configs.load_data(config)
     if shape is not None and shape != dataset.sample_shape:
         raise ValueError(f"{dataset.name}: samples have shape {dataset.sample_shape}, the run's had {shape}")
-    config.build(dataset.sample_shape)  # a size that cannot be built ends here, before anything is written
+    config.build(dataset.sample_shape)  # raises for sizes that cannot be built, before anything is written
     watcher: Any = nullcontext(training.Watcher())
     if first:
         console = Console(stderr=True)
@@ -68,7 +68,7 @@ def _train(arguments: argparse.Namespace) -> None:
             metrics = training.train(config, dataset, out, device, watching, resume=arguments.resume is not None)
     except KeyboardInterrupt:
         if not first:
-            raise SystemExit(130) from None  # the first process says it
+            raise SystemExit(130) from None  # the first process prints the message
         raise KeyboardInterrupt(_interrupted(out, runs.saved_epochs(out), config.epochs)) from None
     if first:
         print(
@@ -83,7 +83,7 @@ def _interrupted(out: Path, saved: int, epochs: int) -> str:
         return "interrupted before the first epoch was done; nothing was written"
     if saved >= epochs:
         return (
-            f"interrupted after the last epoch: the run in {run} is whole, but for its pictures; vaefast report {run}"
+            f"interrupted after the last epoch: only pictures are missing from the run in {run}; vaefast report {run}"
         )
     return f"interrupted: {saved} of {epochs} epochs are saved in {run}; go on with: vaefast train --resume {run}"
 
@@ -95,7 +95,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     device = training.choose_device(arguments.device)
     config, shape, vae = runs.load_run(arguments.run, device)
     dataset = configs.load_data(config, arguments.data)
-    metrics = runs.read_metrics(arguments.run) if arguments.data is None else []  # of the run's own test set
+    metrics = runs.read_metrics(arguments.run) if arguments.data is None else []  # they are of the run's own data
     torch.manual_seed(config.seed)
     _check_shape(dataset.name, dataset.sample_shape, shape)
     result = training.evaluate(vae, dataset.test, arguments.num_samples, device)
@@ -139,7 +139,7 @@ def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -
 
 
 def _check_place(out: Path) -> None:
-    """A file to write: beside others, but over none of a run's own pictures."""
+    """Raises ValueError if the folder of `out` is missing, or if `out` could overwrite a run's own pictures."""
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
     if out.suffix == ".png" and (out.parent / "config.json").exists():
@@ -205,7 +205,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; bad input is one line on stderr and exit code 2."""
+    """Runs the command and returns its exit code. Bad input prints one line on stderr and returns 2."""
     arguments = options.parser().parse_args(argv)
     try:
         _COMMANDS[arguments.command](arguments)

@@ -1,4 +1,4 @@
-"""What is made with a trained run: samples, reconstructions of files, and programs that need torch alone."""
+"""The outputs of a trained run: samples, reconstructions of files, and programs that need only torch."""
 
 import os
 import tempfile
@@ -14,14 +14,14 @@ from vaefast import VAE, data
 from . import pictures
 from .config import Config, RunError, check_data
 
-_CHUNK = 500  # samples that the decoder sees at once
-_PICTURED = 2500  # samples in a picture
-_SHOWN = 100  # reconstructions in one
+_CHUNK = 500  # samples that are decoded at once
+_PICTURED = 2500  # samples in a picture, at most
+_SHOWN = 100  # reconstructions in a picture, at most
 
 
 @torch.no_grad()
 def sample(vae: VAE, n: int, seed: int, out: Path) -> None:
-    """E[x|z] for n draws of z from the prior, as a picture or as numbers."""
+    """Writes E[x|z] for n draws of z from the prior, as a picture (.png) or as numbers (.npy)."""
     if out.suffix == ".png" and n > _PICTURED:
         raise ValueError(f"-n {n}: a picture holds at most {_PICTURED} samples; --out FILE.npy takes any number")
     generator = torch.Generator(next(vae.parameters()).device).manual_seed(seed)
@@ -37,7 +37,8 @@ def sample(vae: VAE, n: int, seed: int, out: Path) -> None:
 def reconstruct(
     vae: VAE, config: Config, sample_shape: tuple[int, ...], files: Sequence[Path], out: Path
 ) -> tuple[int, int]:
-    """Writes E[x|z] at the mean of q(z|x) for every sample of the files; says how many there are, and are shown."""
+    """Writes E[x|z] at the mean of q(z|x) for the samples of the files. Returns the number of samples, and of those
+    written."""
     parts = []
     for file in files:
         x = data.read(file, sample_shape)
@@ -77,12 +78,13 @@ class _Decoder(nn.Module):
 
 
 def export(vae: VAE, sample_shape: tuple[int, ...], out: Path) -> None:
-    """encoder.pt2, x to (mu, logvar), and decoder.pt2, z to E[x|z], for any batch size. Both are loaded again and held
-    to the model before they take the place of what stood there."""
+    """Writes encoder.pt2, which maps x to (mu, logvar), and decoder.pt2, which maps z to E[x|z]. Both take any batch size.
+
+    Both are loaded again and compared with the model before they replace files that are there already."""
     assert vae.latent_shape is not None
     device = next(vae.parameters()).device
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: is no folder")
+        raise ValueError(f"--out {out}: is not a folder")
     programs = {"encoder.pt2": (_Encoder(vae), sample_shape), "decoder.pt2": (_Decoder(vae), vae.latent_shape)}
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as folder:
@@ -104,6 +106,6 @@ def _verify(path: Path, module: nn.Module, shape: tuple[int, ...], device: torch
         x = torch.rand(batch, *shape, device=device, generator=generator)
         got, expected = loaded(x), module(x)
         pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
-        # The same operations on the same numbers; the tolerance is for libraries that choose their kernels anew.
+        # The operations and numbers are the same. The tolerance allows for libraries that choose other kernels.
         if not all(torch.allclose(g, e, rtol=1e-5, atol=1e-6) for g, e in pairs):
             raise RunError(f"{path.name}: the exported program is not equal to the model")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def _picture(x: Tensor) -> np.ndarray:
-    """One sample as an image: (H, W), (H, W, 3), or a row of D values."""
+    """Returns a sample as an image of shape (H, W), (H, W, 3) or, for D values, (1, D)."""
     array = x.detach().float().cpu().numpy()
     if array.ndim == 1:
         return array[None]
@@ -23,7 +23,7 @@ def _picture(x: Tensor) -> np.ndarray:
 
 
 def grid(rows: Sequence[tuple[str, Tensor]], path: Path, columns: int = 10) -> None:
-    """Rows of samples, each with a label, on one scale."""
+    """Writes rows of samples, each with a label, on one scale of values."""
     lines = [(label, part) for label, x in rows for part in x.split(columns)]
     values = np.concatenate([_picture(x).ravel() for _, part in lines for x in part])
     figure, axes = plt.subplots(
@@ -43,7 +43,7 @@ def grid(rows: Sequence[tuple[str, Tensor]], path: Path, columns: int = 10) -> N
 
 
 def tiles(x: Tensor, columns: int, scale: tuple[float, float]) -> bytes:
-    """Samples side by side as a PNG, transparent between them; what is no image is a strip of its values."""
+    """Returns samples side by side as a PNG, with transparent gaps. Data that are not images are drawn as strips."""
     low, high = scale
     cells = []
     for sample in x:
@@ -62,7 +62,7 @@ def tiles(x: Tensor, columns: int, scale: tuple[float, float]) -> bytes:
     for k, cell in enumerate(cells):
         top, left = k // columns * (height + gap), k % columns * (width + gap)
         page[top : top + height, left : left + width] = cell
-    factor = max(1, 1000 // page.shape[1])  # a browser would blur small ones
+    factor = max(1, 1000 // page.shape[1])  # enlarged, because a browser would blur small pictures
     page = page.repeat(factor, 0).repeat(factor, 1)
     buffer = io.BytesIO()
     Image.fromarray((page * 255).round().astype(np.uint8)).save(buffer, "PNG", optimize=True)
@@ -70,7 +70,7 @@ def tiles(x: Tensor, columns: int, scale: tuple[float, float]) -> bytes:
 
 
 def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
-    """The two things that maximizing the ELBO does: it raises log p(x), and narrows the gap below it."""
+    """Writes the learning curves. They show that maximizing the ELBO raises log p(x) and narrows the gap below it."""
     epochs = [m["epoch"] for m in metrics]
 
     def series(name: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""What a person sees of a training run: the bar, and scalars for TensorBoard."""
+"""The display of a training run: the progress bar, and scalars for TensorBoard."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from .training import Watcher
 
-_EVERY = 0.1  # seconds between two updates: what an eye can tell apart, and nothing beside the batches between them
+_EVERY = 0.1  # seconds between two updates: as often as an eye can tell, and cheap next to the batches in between
 
 
 def _clock(seconds: float) -> str:
@@ -19,7 +19,7 @@ def _clock(seconds: float) -> str:
 
 
 class Scalars(Watcher):
-    """Each epoch's row as scalars in the run's folder, beside those of the epochs before a resumption."""
+    """Writes each epoch's row as scalars to the run's folder. A resumed run keeps the scalars of earlier epochs."""
 
     def __init__(self, out: Path, first_epoch: int) -> None:
         try:
@@ -30,7 +30,7 @@ class Scalars(Watcher):
         self.writer: Any = None
 
     def finished(self, row: dict[str, Any]) -> None:
-        self.writer = self.writer or self.open()  # not before there is something to write
+        self.writer = self.writer or self.open()  # opened when there is something to write
         for name, value in row.items():
             if name != "epoch":
                 self.writer.add_scalar(name.replace("_", "/", 1), value, row["epoch"])  # test_elbo: test/elbo
@@ -42,14 +42,14 @@ class Scalars(Watcher):
 
 
 class Bar(Watcher):
-    """Test ELBO, log p(x), samples trained on per second, and the time to go; moves within an epoch too."""
+    """Progress bar with test ELBO, log p(x), training samples per second and remaining time. It moves within an epoch."""
 
     def __init__(self, console: Console, epochs: int, samples: int, scalars: Scalars | None = None) -> None:
         self.epochs, self.samples, self.scalars = epochs, samples, scalars
         self.results = ""
         self.due = self.rate = 0.0
-        self.long = False  # epochs are long enough for a look into one
-        self.first: tuple[float, int] | None = None  # when which epoch started: the first that this process saw
+        self.long = False  # whether an epoch takes more than 2 seconds
+        self.first: tuple[float, int] | None = None  # start time and number of the first epoch of this process
         self.wide = console.width >= 100
         columns = (
             TextColumn("epoch {task.fields[epoch]}"),
@@ -94,7 +94,7 @@ class Bar(Watcher):
         done = epoch - first + part
         unit = " samples/s" if self.wide else "/s"
         parts = [self.results, doing or (f"{self.rate:,.0f}{unit}" if self.rate else "")]
-        if done > 0 and (self.results or not doing):  # how long a test takes is not known before the first
+        if done > 0 and (self.results or not doing):  # the first test's time is not known
             parts.append(_clock((now - since) / done * (self.epochs - epoch + 1 - part)))
         state = "  ".join(p for p in parts if p)
         at = f"{epoch}/{self.epochs}" + (f" {part:4.0%}" if self.long else "")

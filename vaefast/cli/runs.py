@@ -1,5 +1,7 @@
-"""The folder of a run: its settings, its weights, its metrics, and what it is resumed from. Files are written beside the
-last ones and then over them, read only after a look at what they claim to hold, and never unpickled."""
+"""The folder of a run: its settings, weights, metrics and checkpoint.
+
+A file is written beside its predecessor and then replaces it. A file is read only after its header is checked, and nothing
+is unpickled."""
 
 import json
 import os
@@ -19,12 +21,12 @@ from vaefast import VAE
 
 from .config import Config, RunError, is_possible
 
-# What reading a damaged text file can raise
+# The errors that reading a damaged text file can raise.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def start(run: Path, config: Config, sample_shape: tuple[int, ...], metrics: list[dict[str, Any]]) -> None:
-    """Writes the folder as it is before the next epoch."""
+    """Writes the settings and metrics before the next epoch starts."""
     run.mkdir(parents=True, exist_ok=True)
     record = {"vaefast": vaefast.__version__, "sample_shape": sample_shape, **asdict(config)}
     for name, text in (
@@ -36,7 +38,7 @@ def start(run: Path, config: Config, sample_shape: tuple[int, ...], metrics: lis
 
 
 def finish_epoch(run: Path, row: dict[str, Any], vae: VAE, optimizer: torch.optim.Optimizer) -> None:
-    """Adds the epoch's row to the metrics, and writes the weights and what the next epoch starts from."""
+    """Adds the epoch's row to the metrics, and writes the weights and the checkpoint."""
     with open(run / "metrics.jsonl", "a") as file:
         file.write(json.dumps(row) + "\n")
     tensors = {"model.safetensors": vae.state_dict(), "checkpoint.safetensors": _checkpoint(vae, optimizer)}
@@ -47,13 +49,13 @@ def finish_epoch(run: Path, row: dict[str, Any], vae: VAE, optimizer: torch.opti
 
 
 def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """safetensors' own leaves a file of another name behind where the writer is killed."""
+    """Writes a safetensors file. safetensors' save_file is not used, because it leaves a temporary file if it is killed."""
     path.write_bytes(save(tensors, metadata))
 
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which then takes its place: a writer that is killed leaves the last whole one."""
+    """Yields a temporary path, whose file then replaces `path`. So a writer that is killed leaves the last whole file."""
     temporary = path.with_suffix(".partial")
     try:
         yield temporary
@@ -65,7 +67,7 @@ def _replaced(path: Path) -> Iterator[Path]:
 
 
 def _checkpoint(vae: VAE, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything that an epoch starts from, but its seed."""
+    """The tensors that the next epoch starts from: those of the model and the optimizer. Its seed follows from Config."""
     tensors = {f"model.{name}": t for name, t in vae.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": t for name, t in state.items()}
@@ -73,7 +75,7 @@ def _checkpoint(vae: VAE, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]
 
 
 def saved_epochs(run: Path) -> int:
-    """How many epochs the folder holds what it takes to go on from; 0 where it holds nothing such."""
+    """Completed epochs in the checkpoint; 0 if there is none."""
     path = run / "checkpoint.safetensors"
     if not path.exists():
         return 0
@@ -88,14 +90,14 @@ def saved_epochs(run: Path) -> int:
 
 
 def load_checkpoint(run: Path, vae: VAE, optimizer: torch.optim.Optimizer) -> int:
-    """Brings model and optimizer to the end of the run's last epoch, and says which that was."""
+    """Loads model and optimizer from the checkpoint. Returns the number of completed epochs."""
     for p in vae.parameters():  # one step with zero gradients makes the optimizer create its state
         p.grad = torch.zeros_like(p)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     path = run / "checkpoint.safetensors"
     if not path.exists():
-        raise RunError(f"{path}: no such file; the run has finished no epoch that it could go on from")
+        raise RunError(f"{path}: no such file; the run has finished no epoch, so it cannot be resumed")
     done, tensors = saved_epochs(run), _load(path, _checkpoint(vae, optimizer))
     vae.load_state_dict({name: tensors[f"model.{name}"] for name in vae.state_dict()})
     record = optimizer.state_dict()
@@ -106,7 +108,7 @@ def load_checkpoint(run: Path, vae: VAE, optimizer: torch.optim.Optimizer) -> in
 
 
 def _load(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file that must hold tensors like those `expected`, looked at before any is read."""
+    """Returns the tensors of a file. Before any is read, their names and shapes must be those of `expected`."""
     try:
         with safe_open(path, "pt") as file:
             names = set(file.keys())
@@ -127,7 +129,7 @@ def _load(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """One row for each epoch. A last line that a killed writer left unfinished is none."""
+    """Returns one row per epoch. A last line that a killed writer left unfinished is ignored."""
     try:
         lines = (run / "metrics.jsonl").read_text().split("\n")
         rows = [json.loads(line) for line in lines[:-1]]
@@ -143,7 +145,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def load_config(run: Path) -> tuple[Config, tuple[int, ...]]:
-    """The settings of a run's folder, and the shape of one sample."""
+    """Returns the settings of a run's folder, and the shape of one sample."""
     if run.exists() and not run.is_dir():
         raise RunError(f"{run}: not a run of vaefast train, which is a folder")
     try:
@@ -151,7 +153,7 @@ def load_config(run: Path) -> tuple[Config, tuple[int, ...]]:
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value := record[name], list) else value
             for name in Config.__dataclass_fields__
-            if name in record or name in ("data", "likelihood", "model")  # a setting newer than the run has its default
+            if name in record or name in ("data", "likelihood", "model")  # newer settings have defaults
         }
         fields["sample_shape"] = tuple(record["sample_shape"])
         for name, value in fields.items():
@@ -166,7 +168,7 @@ def load_config(run: Path) -> tuple[Config, tuple[int, ...]]:
 
 
 def load_run(run: Path, device: torch.device) -> tuple[Config, tuple[int, ...], VAE]:
-    """The settings, the shape of one sample and the trained model of a run's folder."""
+    """Returns the settings, the shape of one sample and the trained model of a run's folder."""
     config, shape = load_config(run)
     try:
         with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Settings: read from a file, joined with what the command line gives, and written back as a command."""
+"""Settings of a run: read from a file, merged with the command line, and written as a command."""
 
 import argparse
 import difflib
@@ -29,7 +29,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"--config {path}: no such file") from None
     except OSError as error:
         raise ValueError(f"--config {path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:  # both decoders' errors, and that of bytes that are no text
+    except (ValueError, RecursionError) as error:  # errors of both decoders, and of bytes that are not text
         raise ValueError(f"--config {path}: is not {path.suffix[1:] or 'json'} ({error})") from None
     if not isinstance(record, dict):
         raise ValueError(f"--config {path}: expected names and values, got a {type(record).__name__}")
@@ -37,19 +37,19 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings of a file, each held to what its option takes. A path to data is relative to the file."""
+    """Returns the settings of a file, each checked like its option. A path to data is relative to the file."""
     commands = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     actions = {action.dest: action for action in commands.choices["train"]._actions}
     kinds = {field.name: type(field.default) for field in fields(Config)}
     settings: dict[str, Any] = {}
     for key, value in _read(path).items():
         name = key.replace("-", "_")
-        if name in ("vaefast", "sample_shape"):  # what config.json says beyond the settings
+        if name in ("vaefast", "sample_shape"):  # entries of config.json that are not settings
             continue
         if name not in kinds:
             near = difflib.get_close_matches(name, kinds, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds)}"
-            raise ValueError(f"--config {path}: {key!r} is no setting; {hint}")
+            raise ValueError(f"--config {path}: {key!r} is not a setting; {hint}")
         action = actions[name]
         parse: Any = action.type or str
         try:
@@ -70,11 +70,11 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def make_config(given: dict[str, Any], settings: dict[str, Any]) -> Config:
-    """The Config of what was given on the command line and, beneath it, of a file's settings."""
+    """Returns the Config. Options `given` on the command line override the `settings` of a file."""
     if given.get("data", "digits") != "digits":
         given = {**given, "data": os.path.abspath(given["data"])}
     objective = given.get("objective", settings.get("objective", "elbo"))
-    if objective != settings.get("objective", objective):  # the file's other objective takes its own settings with it
+    if objective != settings.get("objective", objective):  # settings for the file's objective do not apply
         settings = {k: v for k, v in settings.items() if k not in ("train_samples", "gradient", "beta")}
     config = Config(**{**settings, **given})
     if config.objective == "elbo" and ("train_samples" in given or config.train_samples != Config().train_samples):
@@ -89,7 +89,7 @@ def make_config(given: dict[str, Any], settings: dict[str, Any]) -> Config:
 
 
 def command(config: Config) -> str:
-    """The command that trains the same again, for a shell."""
+    """Returns the shell command that trains the same model again."""
     words = ["vaefast", "train"]
     for field in fields(config):
         value = getattr(config, field.name)

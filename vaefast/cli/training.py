@@ -1,4 +1,4 @@
-"""`vaefast train` and `vaefast evaluate`: an ordinary training loop around the library."""
+"""`vaefast train` and `vaefast evaluate`: a plain PyTorch training loop around the library."""
 
 import math
 import os
@@ -22,17 +22,17 @@ from .config import Config, RunError
 
 
 class Watcher:
-    """Is told how training goes; this one does nothing about it."""
+    """Training callbacks; the base class does nothing."""
 
     def batch(self, epoch: int, samples: int) -> None:
-        """So many samples of the epoch are done: 0 as it starts, all of them before the test set is measured."""
+        """Called at the start of an epoch with 0, and after each batch with the number of samples done in the epoch."""
 
     def finished(self, row: dict[str, Any]) -> None:
-        """An epoch is done and saved."""
+        """Called with the metrics of an epoch after it is saved."""
 
 
 class Objective(nn.Module):
-    """What one step minimizes, as a module, so that DistributedDataParallel sees all of it."""
+    """The loss of a training step. It is a module, so that DistributedDataParallel wraps both model and loss."""
 
     def __init__(self, vae: VAE, config: Config) -> None:
         super().__init__()
@@ -41,13 +41,13 @@ class Objective(nn.Module):
         self.criterion = IWAELoss(vae.likelihood, gradient=config.gradient)
 
     def noise(self, batch: int, device: torch.device) -> Tensor:
-        """The standard normals of one step, the batch in dimension 1; the same in every process."""
+        """Returns the standard normal noise of one step, with the batch in dimension 1. It is the same in every process."""
         assert self.vae.latent_shape is not None
         zero = torch.zeros(max(1, self.samples), batch, *self.vae.latent_shape, device=device)
         return reparameterize(zero, zero)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        if len(x) == 0:  # fewer samples than processes: a loss of 0, whose gradients of 0 the other processes wait for
+        if len(x) == 0:  # fewer samples than processes: the other processes wait for this one's gradients, which are 0
             return sum((p.sum() * 0 for p in self.vae.parameters()), torch.zeros((), device=x.device))
         mu, logvar = self.vae.encode(x)
         if self.samples == 0:
@@ -57,12 +57,12 @@ class Objective(nn.Module):
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto`: this process's GPU where there is one, else the CPU."""
+    """Returns the device of this name. "auto" is this process's GPU if there is one, else the CPU."""
     if name != "auto":
         try:
             device = torch.device(name)
         except RuntimeError:
-            raise RunError(f"--device {name}: is no device of torch's, such as cpu or cuda:1") from None
+            raise RunError(f"--device {name}: is not a torch device, such as cpu or cuda:1") from None
         try:
             torch.zeros(1, device=device).item()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -74,7 +74,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def evaluate(vae: VAE, x: Tensor, num_samples: int, device: torch.device) -> dict[str, float]:
-    """Means over x: the ELBO, its parts, and log p(x), in nats per sample, all from the same num_samples of each."""
+    """Returns the means over x of the ELBO, its parts and log p(x), in nats per sample. For each x all of them use the same
+    num_samples importance samples."""
     sums = dict.fromkeys(("elbo", "log_likelihood", "kl", "log_px"), 0.0)
     for part in x.split(500):
         bounds = vae.bounds(data.Dataset.floats(part).to(device), num_samples)
@@ -84,19 +85,19 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int, device: torch.device) -> dic
 
 
 def _seed(config: Config, epoch: int) -> int:
-    """Each epoch starts from a seed of its own, so a run that is resumed draws what it would have drawn."""
+    """Returns the seed of an epoch. Each epoch has its own seed, so a resumed run draws the same numbers."""
     return int(np.random.SeedSequence([config.seed % 2**64, epoch]).generate_state(1, np.uint64)[0])
 
 
 def check_unfinished(out: Path, config: Config) -> None:
-    """Whether a run that is to be resumed has an epoch left."""
+    """Raises RunError if the run has no epoch left to train."""
     done = runs.saved_epochs(out)
     if done >= config.epochs:
         raise RunError(f"{out}: has finished its {done} epochs; it goes on with a larger number: --epochs {2 * done}")
 
 
 def _discard(out: Path, was_there: bool) -> None:
-    """Takes back a run that ended before its first epoch did: the same command can then be given again."""
+    """Removes the files of a run that ended before its first epoch was done, so that the command can be run again."""
     for name in ("config.json", "metrics.jsonl", "model.safetensors"):
         (out / name).unlink(missing_ok=True)
     if not was_there:
@@ -105,7 +106,7 @@ def _discard(out: Path, was_there: bool) -> None:
 
 
 def _processes() -> tuple[int, int]:
-    """How many processes torchrun has started, and which of them this one is."""
+    """Returns the number of processes that torchrun has started, and the rank of this one."""
     return int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
 
 
@@ -117,14 +118,15 @@ def _epoch(
     device: torch.device,
     seen: Callable[[int], None],
 ) -> float:
-    """Trains on this process's rows of each batch; the mean bound over all samples of all processes."""
+    """Trains on this process's rows of each batch. Returns the mean bound over the samples of all processes."""
     world, rank = _processes()
     total, samples = torch.zeros((), device=device, dtype=torch.float64), 0
     seen(samples)
     for whole in batches:
         x = whole.tensor_split(world)[rank].to(device)
         noise = objective.noise(len(whole), device).tensor_split(world, 1)[rank]
-        # The processes' gradients are averaged; this factor makes it the gradient of the whole batch's mean.
+        # DistributedDataParallel averages the processes' gradients. With this factor the average is the gradient of the
+        # whole batch's mean.
         loss = step(x, noise) * (len(x) * world / len(whole))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -140,10 +142,10 @@ def _epoch(
 def train(
     config: Config, dataset: data.Dataset, out: Path, device: torch.device, watcher: Watcher, resume: bool = False
 ) -> list[dict[str, Any]]:
-    """Trains and writes the run's files; under torchrun, data-parallel, the first process writing.
+    """Trains and writes the run's files. Under torchrun it trains data-parallel, and the first process writes.
 
-    The course is that of one process, whatever their number: each has its rows of the batch and of the batch's noise.
-    Training that is interrupted leaves a run that can be resumed, or, before its first epoch is done, nothing.
+    The learning curve does not depend on the number of processes, because each takes its rows of a batch and of the batch's
+    noise. Interrupted training leaves a run that can be resumed. Before the first epoch is done it leaves nothing.
     """
     world, rank = _processes()
     torch.manual_seed(_seed(config, 0))
@@ -182,15 +184,15 @@ def train(
                 runs.finish_epoch(out, row, vae, optimizer)
                 watcher.finished(row)
         if world > 1:
-            dist.barrier()  # only the first process evaluates; the others wait, since one that ends breaks its connection
+            dist.barrier()  # the others wait for the first process, which evaluates: one that ends closes its connection
     except BaseException:
         if rank == 0 and runs.saved_epochs(out) == 0:
             _discard(out, was_there)
         raise
     finally:
         if world > 1:
-            # The wrapper must not be the last to hold the group: it frees it while it has Python's lock, for which a
-            # thread of the group that the end of it waits for may be waiting.
+            # `step` must not hold the last reference to the process group. It would free the group while it holds
+            # Python's lock, and a thread of the group may wait for that lock: a deadlock.
             del step
             dist.destroy_process_group()
     if rank == 0:
@@ -200,6 +202,7 @@ def train(
 
 @torch.no_grad()
 def draw(vae: VAE, dataset: data.Dataset, metrics: list[dict[str, Any]], out: Path, device: torch.device) -> None:
+    """Draws reconstructions.png, samples.png and curves.png."""
     from . import pictures
 
     x = data.Dataset.floats(dataset.test[:20]).to(device)

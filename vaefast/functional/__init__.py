@@ -1,13 +1,15 @@
-"""The stateless functions of vaefast. Everything is in nats; every likelihood includes its normalizing constant.
+"""The stateless functions of vaefast. Results are in nats, and every likelihood includes its normalizing constant.
 
-Shapes: the first `batch_dims` dimensions of a tensor are the batch, written B below; the others, written D, are the event
-that a sample's sum runs over. `reduction` is "none" for one number per sample (B), "sum" for everything summed, "mean"
-for the mean over samples of those per-sample sums (never over D), and "elementwise" for no sum at all.
+Shapes: the first `batch_dims` dimensions of a tensor are the batch, written B. The others are written D, and each sample's
+sum runs over them. `reduction` is "none" for one number per sample (B), "sum" for the sum of everything, "mean" for the
+mean over samples of the per-sample sums (never over D), and "elementwise" for no sum at all.
 
-A call computes, sums and answers in float64 if one of its operands other than the data x is float64, else in float32;
-samples z have the dtype of mu. Values are not checked: NaN and infinities propagate as IEEE arithmetic has it, and a
-difference that overflows counts as infinite. TypeError, ValueError and NotImplementedError name what is wrong with
-an argument's type, its shape or range, and its layout.
+Dtypes: a call computes and returns float64 if an operand other than the data x is float64, else float32. Samples z have the
+dtype of mu.
+
+Errors: TypeError is raised for a wrong type or dtype, ValueError for a wrong shape, device or range, NotImplementedError
+for a layout that is not supported. The values in a tensor are not checked. NaN and infinities propagate as in IEEE
+arithmetic, and a difference that overflows counts as infinite.
 """
 
 from .bounds import ELBO, PIWAEBounds, ciwae_bound, elbo, iwae_bound, miwae_bound, piwae_bounds, renyi_bound

@@ -36,16 +36,16 @@ def elbo(
     """The evidence lower bound log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)), per sample, from one sample of z.
 
     Args:
-        recon_x: what the decoder made of that z: the likelihood's parameters, shape (B, D).
+        recon_x: the decoder's output for that z: the likelihood's parameters, shape (B, D).
         x: data of the same shape.
-        mu, logvar: of q(z|x), shape (B, L).
+        mu, logvar: mean and log sigma^2 of q(z|x), shape (B, L).
         likelihood: "bernoulli" (logits), "bernoulli_probs", "gaussian" (a mean, or a pair (mean, logvar)), another name
             that `likelihoods.by_name` knows, or an object of vaefast.likelihoods.
         beta: weight of the KL (Higgins et al. 2017): a number or a 0-dimensional tensor.
         prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
         mask: bool, broadcastable to x; elements that are False are missing.
-        target_scale: what x is multiplied by, for likelihoods given by name.
-        batch_dims: the number of leading dimensions that are the batch.
+        target_scale: factor that multiplies x, for likelihoods given by name.
+        batch_dims: number of leading dimensions that are the batch.
 
     Returns:
         ELBO(elbo, log_likelihood, kl), each of shape (B,), differentiable.
@@ -71,7 +71,7 @@ def elbo(
 def iwae_bound(log_w: Tensor) -> Tensor:
     """log (1/K sum_k w_k): the importance-weighted bound on log p(x) (Burda et al. 2016); the ELBO for K = 1.
 
-    The value is the bound and its gradient is the bound's gradient.
+    Its gradient is that of the bound. vaefast.IWAELoss has other estimators of the encoder's gradient.
 
     Args:
         log_w: shape (K, B).
@@ -90,11 +90,12 @@ def iwae_bound(log_w: Tensor) -> Tensor:
 def renyi_bound(log_w: Tensor, alpha: float) -> Tensor:
     """log (1/K sum_k w_k^(1 - alpha)) / (1 - alpha): the variational Renyi bound (Li and Turner 2016, equation 7).
 
-    alpha = 0 is IWAE, alpha = 1 the K-sample ELBO (the mean of log_w), and large alpha goes to the smallest log_w.
+    alpha = 0 is IWAE, and alpha = 1 is the K-sample ELBO, the mean of log_w. As alpha grows, the bound tends to the
+    smallest log_w.
 
     Args:
         log_w: shape (K, B).
-        alpha: a number.
+        alpha: order of the bound, a finite number.
 
     Returns:
         nats, shape (B,).
@@ -112,8 +113,8 @@ def renyi_bound(log_w: Tensor, alpha: float) -> Tensor:
     bound = ((c * log_w).logsumexp(0) - math.log(log_w.shape[0])) / c
     if abs(c) > 0.01:
         return bound
-    # Near alpha = 1 this is a small difference divided by a small number, and loses digits. The same formula for the
-    # distances from the mean does not.
+    # Near alpha = 1 the bound is a small difference divided by a small number, and loses digits. The same formula for the
+    # distances of log_w from its mean loses none.
     center = mean.detach()
     scaled = c * (log_w - center)
     small = (scaled.abs() < 1).all(0)
@@ -146,12 +147,15 @@ class PIWAEBounds(NamedTuple):
 
 
 def piwae_bounds(log_w: Tensor) -> PIWAEBounds:
-    """PIWAE (Rainforth et al. 2018): the decoder follows the IWAE bound of all M K samples, the encoder the MIWAE bound.
+    """PIWAE (Rainforth et al. 2018): the decoder maximizes the IWAE bound of all M K samples, the encoder the MIWAE bound.
 
     Take each network's gradient from its own bound: `torch.autograd.grad(bounds.encoder.mean(), encoder.parameters())`.
 
     Args:
-        log_w: shape (M, K, B).
+        log_w: shape (M, K, B): M groups of K samples.
+
+    Returns:
+        PIWAEBounds(decoder, encoder), each in nats, shape (B,).
 
     Example:
         >>> piwae_bounds(torch.zeros(2, 3, 1)).decoder
@@ -166,7 +170,7 @@ def ciwae_bound(log_w: Tensor, beta: float) -> Tensor:
 
     Args:
         log_w: shape (K, B).
-        beta: in [0, 1].
+        beta: weight of the ELBO, in [0, 1].
 
     Returns:
         nats, shape (B,).
@@ -179,6 +183,6 @@ def ciwae_bound(log_w: Tensor, beta: float) -> Tensor:
     beta = _checks.number(name, "beta", beta, minimum=0.0)
     if beta > 1:
         raise ValueError(f"{name}: beta must be in [0, 1], got {beta}")
-    if beta in (0, 1):  # a weight of 0 counts for nothing beside an infinite log_w, too
+    if beta in (0, 1):  # a weight of 0 times an infinite bound would be NaN
         return renyi_bound(log_w, beta)
     return beta * renyi_bound(log_w, 1.0) + (1 - beta) * iwae_bound(log_w)

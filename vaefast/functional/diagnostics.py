@@ -1,5 +1,5 @@
-"""What a posterior is worth: the parts of its KL, the dimensions in use, the samples that an estimate rests on. Public as
-part of vaefast.functional; KL in nats."""
+"""Diagnostics of a posterior: the parts of its KL, and the latent dimensions in use. Public as part of vaefast.functional;
+KL in nats."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from .log_likelihood import gaussian_log_prob
 
 
 class KLParts(NamedTuple):
-    """E[KL(q(z|x) || p(z))] in three parts, each estimated per sample, of shape (B,), in nats."""
+    """The three parts of E[KL(q(z|x) || p(z))], each estimated per sample, shape (B,), in nats."""
 
     mutual_information: Tensor  # log q(z|x) - log q(z)
     total_correlation: Tensor  # log q(z) - sum_j log q(z_j)
@@ -21,21 +21,25 @@ class KLParts(NamedTuple):
 def kl_decomposition(
     z: Tensor, mu: Tensor, logvar: Tensor, dataset_size: int, *, weights: str = "stratified"
 ) -> KLParts:
-    """The decomposition that beta-TC-VAE weights (Chen et al. 2018): the KL is the sum of the three parts.
+    """The three parts of the KL that beta-TC-VAE weights separately (Chen et al. 2018). The KL is their sum.
 
     The aggregate posterior q(z) = 1/N sum_n q(z|x_n) is estimated from the batch. "stratified" weights (their appendix
-    C.2) estimate it without bias: 1/N for the sample's own posterior, 1/(B-1) for all others but one, and
-    (N-B+1)/(N(B-1)) for that one. "weighted" ones are 1/(N B) each (their equation 5), a biased estimate.
+    C.2) give an unbiased estimate: 1/N for the sample's own posterior, 1/(B-1) for all others but one, and
+    (N-B+1)/(N(B-1)) for that one. "weighted" means 1/(N B) for each (their equation 5), a biased estimate.
 
     Args:
         z: samples, shape (B, L).
-        mu, logvar: of q(z|x), shape (B, L).
-        dataset_size: N, the number of samples that batches are drawn from.
+        mu, logvar: mean and log sigma^2 of q(z|x), shape (B, L).
+        dataset_size: N, the number of samples in the data set.
         weights: "stratified" or "weighted".
 
     Returns:
         KLParts, each (B,). A beta-TC loss is -log_likelihood + mutual_information + beta * total_correlation +
         dimension_kl.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: shapes do not match, B is less than 2, or dataset_size is less than B.
 
     Example:
         >>> mu, logvar = torch.zeros(4, 2), torch.zeros(4, 2)
@@ -52,11 +56,11 @@ def kl_decomposition(
     _checks.integer(f"{name}: dataset_size", dataset_size, 1)
     if batch < 2 or dataset_size < batch:
         raise ValueError(
-            f"{name}: it takes z of shape (B, L), B of at least 2 and a dataset_size of at least B, "
+            f"{name}: z must have shape (B, L) with B of at least 2, and dataset_size must be at least B, "
             f"got z of shape {tuple(z.shape)} and dataset_size {dataset_size!r}"
         )
     pairs = z[:, None], mu[None].expand(batch, -1, -1), logvar[None].expand(batch, -1, -1)
-    log_q = gaussian_log_prob(pairs[0].expand(-1, batch, -1), *pairs[1:], batch_dims=3)  # (B, B, L): z_i under x_j
+    log_q = gaussian_log_prob(pairs[0].expand(-1, batch, -1), *pairs[1:], batch_dims=3)  # (B, B, L): log q(z_i|x_j)
     own, others = 1 / dataset_size, 1 / (batch - 1)
     if weights == "weighted":
         w = torch.full((batch, batch), 1 / (dataset_size * batch), dtype=log_q.dtype, device=z.device)
@@ -76,7 +80,7 @@ def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
 
     Args:
         mu: posterior means of many samples, shape (B, L).
-        threshold: of the variance.
+        threshold: the variance that a dimension in use exceeds.
 
     Returns:
         bool, shape (L,).

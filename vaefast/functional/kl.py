@@ -1,4 +1,4 @@
-"""What objectives make of the KL term: free bits, a capacity, balanced gradients, many layers. Public as part of
+"""The KL of Gaussians and its variants: free bits, capacity, balanced gradients, many layers. Public as part of
 vaefast.functional; everything in nats."""
 
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from torch import Tensor
 from .. import _checks
 from ..ops import kl_term, row_sum
 
-_LARGE = 1 << 15  # elements of a layer that is worth a sweep of its own
+_LARGE = 1 << 15  # elements from which on a layer gets a sweep of its own
 
 FREE_BITS = ("dimension", "element", "total")
 
 
 def free_bits_kl(kl: Tensor, free_bits: float, per: str = "dimension") -> Tensor:
-    """The KL term with `free_bits` nats for free, in one of the three meanings that papers and code give it.
+    """The KL term with free bits: `free_bits` nats of it are not penalized. Papers and code define this in three ways.
 
     Args:
-        kl: of each sample and dimension, shape (B, L): `gaussian_kl(..., reduction="elementwise")`.
+        kl: KL of each sample and dimension, shape (B, L): `gaussian_kl(..., reduction="elementwise")`.
         free_bits: nats.
         per: "dimension": sum over dimensions of max(free_bits, mean over the batch) (Kingma et al. 2016, equation 15);
             "element": the maximum for each sample and dimension; "total": max(free_bits, mean over the batch of the sum)
@@ -49,7 +49,7 @@ def capacity_kl(kl: Tensor, capacity: float | Tensor, gamma: float = 1000.0) -> 
     """gamma * |mean KL - capacity|: the KL term of Burgess et al. 2018, whose capacity grows during training.
 
     Args:
-        kl: per sample, shape (B,).
+        kl: KL of each sample, shape (B,).
         capacity: nats; a number or a 0-dimensional tensor.
         gamma: the penalty's weight.
 
@@ -77,12 +77,12 @@ def capacity_kl(kl: Tensor, capacity: float | Tensor, gamma: float = 1000.0) -> 
 def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:
     """The sum of the KL divergences of a model's stochastic layers (Sonderby et al. 2016, Vahdat and Kautz 2020).
 
-    Small layers, whose calls cost more than their arithmetic, are joined and take at most two sweeps, however many they
-    are; layers of 2^15 elements and more are read where they lie, in a sweep each.
+    Small layers are concatenated, because a call costs more than their arithmetic: however many they are, they take at most
+    two sweeps. A layer of 2^15 elements or more is read in place, in a sweep of its own.
 
     Args:
-        layers: for each layer (mu, logvar), with a standard normal prior, or (mu, logvar, prior_mu, prior_logvar); tensors
-            of a layer have one shape (B, ...), and all layers one batch, dtype and device.
+        layers: one tuple per layer: (mu, logvar) for a standard normal prior, or (mu, logvar, prior_mu, prior_logvar).
+            The tensors of a layer have one shape (B, ...). All layers have the same batch, dtype and device.
 
     Returns:
         nats, shape (B,).
@@ -128,15 +128,16 @@ def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:
 def balanced_kl(
     mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor, *, balance: float = 0.8, batch_dims: int = 1
 ) -> Tensor:
-    """KL(q || p) whose gradient is `balance` parts the prior's and 1 - balance parts the posterior's (Hafner et al. 2021).
+    """KL(q || p) with separate weights for the gradients of prior and posterior (KL balancing, Hafner et al. 2021).
 
-    balance * KL(stop(q) || p) + (1 - balance) * KL(q || stop(p)); the value is the KL.
+    The value is the KL. It is computed as balance * KL(stop(q) || p) + (1 - balance) * KL(q || stop(p)), where stop() is
+    detach(). So the gradient of p is multiplied by balance and that of q by 1 - balance.
 
     Args:
-        mu, logvar: of q, shape (B, L).
+        mu, logvar: mean and log sigma^2 of q, shape (B, L).
         prior_mu, prior_logvar: of p, broadcastable to mu.
-        balance: in [0, 1]; above 1/2 the prior is drawn to the posterior faster than the other way round.
-        batch_dims: the number of leading dimensions that the result keeps.
+        balance: in [0, 1]; above 1/2 the prior moves to the posterior faster than the posterior to the prior.
+        batch_dims: number of leading dimensions that the result keeps.
 
     Returns:
         nats, shape (B,).
@@ -174,13 +175,13 @@ def gaussian_kl(
 
     With phi(x) = exp(x) - 1 - x and d = logvar - prior_logvar it is the sum over D of
     (phi(d) + (mu - prior_mu)^2 / exp(prior_logvar)) / 2 (Kingma and Welling 2014, appendix B, rearranged so that nothing
-    cancels): never negative, and 0 only for q = p.
+    cancels). It is never negative, and 0 only for q = p.
 
     Args:
-        mu, logvar: of q, shape (B, D).
+        mu, logvar: mean and log sigma^2 of q, shape (B, D).
         prior_mu, prior_logvar: of p, broadcastable to mu; 0 if None.
         reduction: "none", "sum", "mean" or "elementwise".
-        batch_dims: the number of leading dimensions that are the batch.
+        batch_dims: number of leading dimensions that are the batch.
 
     Returns:
         nats, shape (B,), () or (B, D) according to `reduction`.

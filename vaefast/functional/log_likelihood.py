@@ -1,5 +1,5 @@
-"""The terms that a VAE's loss is made of: samples, KL divergences, log-likelihoods, the ELBO. Public as part of
-vaefast.functional, whose docstring has the conventions."""
+"""Log-likelihoods of Bernoulli and Gaussian data. Public as part of vaefast.functional, whose docstring states the
+conventions."""
 
 from collections.abc import Sequence
 
@@ -37,16 +37,17 @@ def bernoulli_log_likelihood(
 ) -> Tensor:
     """log p(x) of a Bernoulli given by logits: the sum over D of x * l - log(1 + exp(l)).
 
-    It is computed split by the sign of l, so that both parts of it have one sign. x in (0, 1) is taken as the usual cross
-    entropy; for a normalized density of such x see the continuous Bernoulli of Loaiza-Ganem and Cunningham 2019.
+    The computation depends on the sign of l, so that its two parts have the same sign and never cancel. For x in (0, 1) the
+    result is the cross entropy, which is not a normalized density; likelihoods.ContinuousBernoulli is one (Loaiza-Ganem and
+    Cunningham 2019).
 
     Args:
         logits: shape (B, D).
         x: targets in [0, 1] of the shape of logits: floating point, bool or uint8.
         reduction: "none", "sum", "mean" or "elementwise".
-        batch_dims: the number of leading dimensions that are the batch.
-        mask: bool, broadcastable to logits; where it is False an element counts for nothing, even if it is NaN.
-        target_scale: what x is multiplied by: 1 / 255 for uint8 images, which are then read as they are.
+        batch_dims: number of leading dimensions that are the batch.
+        mask: bool, broadcastable to logits; an element that is False does not count, even if it is NaN.
+        target_scale: factor that multiplies x; with 1 / 255, uint8 images need no conversion.
 
     Returns:
         nats, shape (B,), () or (B, D) according to `reduction`.
@@ -72,8 +73,8 @@ def bernoulli_probs_log_likelihood(
 ) -> Tensor:
     """`bernoulli_log_likelihood` from probabilities, for decoders that end in a sigmoid.
 
-    Logarithms are clamped at -100, as torch.nn.functional.binary_cross_entropy has it. Logits lose nothing near 0 and 1
-    and are to be preferred.
+    Logarithms are clamped at -100, as in torch.nn.functional.binary_cross_entropy. Prefer logits: unlike probabilities they
+    lose no precision near 0 and 1.
 
     Args:
         probs: in [0, 1], shape (B, D).
@@ -129,8 +130,8 @@ def gaussian_log_prob(
 
     Args:
         z: shape (B, D), or (K, B, D) with batch_dims=2.
-        mu, logvar: broadcastable to z; standard if None.
-        batch_dims: the number of leading dimensions that the result keeps.
+        mu, logvar: broadcastable to z; 0 if None.
+        batch_dims: number of leading dimensions that the result keeps.
 
     Returns:
         nats, shape (B,), or (K, B) with batch_dims=2.
@@ -159,16 +160,16 @@ def linear_bernoulli_log_likelihood(
     mask: Tensor | None = None,
     target_scale: float = 1.0,
 ) -> Tensor:
-    """`bernoulli_log_likelihood` of the logits h @ weight.T + bias, for wide data: the logits are never whole in memory.
+    """`bernoulli_log_likelihood` of the logits h @ weight.T + bias, for wide data. The logits are never all in memory.
 
-    A block of columns at a time is multiplied, summed and, for "sum" and "mean", differentiated on the spot; so beyond its
-    gradients a call holds a few blocks of 8 MB (256 columns at least). With "none" the backward pass computes the logits
-    once more. Half precision, autocast, torch.compile, torch.func and an x that requires a gradient take the ordinary
-    path, with the logits whole.
+    The call computes one block of columns at a time: its logits, their sum and, for "sum" and "mean", their gradients. So
+    besides the gradients it holds only a few blocks of 8 MB (or 256 columns, if that is more). With "none" the backward
+    pass computes the logits once more. Half precision, autocast, torch.compile, torch.func and an x that requires a
+    gradient are exceptions: there all logits are computed at once.
 
     Args:
         h: the decoder's last hidden layer, shape (B, H).
-        weight, bias: of the linear layer that would follow, shapes (D, H) and (D,); bias may be None.
+        weight, bias: of the linear layer that follows h, shapes (D, H) and (D,); bias may be None.
         x: targets in [0, 1], shape (B, D): floating point, bool or uint8.
         reduction: "none", "sum" or "mean".
         mask, target_scale: as in `bernoulli_log_likelihood`.

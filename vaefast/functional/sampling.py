@@ -1,4 +1,5 @@
-"""Log-variances of encoders that return a scale in another form. Public as part of vaefast.functional."""
+"""Reparameterized samples, and the log-variance of encoders that return another form of scale. Public as part of
+vaefast.functional."""
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from .kl import latent_kl
 
 
 def logvar_from_scale(scale: Tensor) -> Tensor:
-    """log sigma^2 of a standard deviation: 2 log scale, for encoders that return sigma.
+    """log sigma^2 = 2 log scale, for encoders that return a standard deviation.
 
     Args:
         scale: positive, any shape.
@@ -24,9 +25,9 @@ def logvar_from_scale(scale: Tensor) -> Tensor:
 
 
 def logvar_from_softplus(raw: Tensor) -> Tensor:
-    """log sigma^2 of sigma = softplus(raw), for encoders that keep sigma positive in this way.
+    """log sigma^2 of sigma = softplus(raw), for encoders that keep sigma positive by softplus.
 
-    Finite for every finite `raw`: where exp(raw) is small, log softplus(raw) is raw and a little less.
+    The result is finite for every finite `raw`. Where softplus(raw) would be 0 by rounding, a series gives its logarithm.
 
     Args:
         raw: any shape.
@@ -55,19 +56,19 @@ def reparameterize(
 ) -> Tensor:
     """Samples z = mu + exp(logvar / 2) * eps, eps ~ N(0, I), differentiably (Kingma and Welling 2014, section 2.4).
 
-    The noise of an element depends on one draw from the generator and the element's index alone: not on the dtype, the
-    number of threads or the strides. It is made by Philox4x32-10 and Box-Muller and never stored.
+    Each call draws one key from the generator. The noise of an element depends only on this key and the element's index,
+    not on the dtype, the number of threads or the strides. Philox4x32-10 and Box-Muller compute it, and it is never stored.
 
     Args:
         mu: means, any shape.
         logvar: log sigma^2, the shape of mu.
         num_samples: K for a result of shape (K, *mu.shape); None for one sample of the shape of mu.
-        generator: a torch.Generator of the tensors' device; the device's default generator if None, which is the one that
-            torch.utils.checkpoint restores: with another, a recomputed block raises RuntimeError.
-        eps: the noise to use instead, broadcastable with mu, or of the result's shape; differentiable as well.
+        generator: a torch.Generator on the tensors' device; the device's default generator if None. torch.utils.checkpoint
+            restores only the default generator, so with another one a recomputed block raises RuntimeError.
+        eps: the noise to use instead, broadcastable to the result's shape. It may require a gradient.
 
     Returns:
-        z of the dtype of mu, of its shape or (num_samples, *mu.shape).
+        z with the dtype of mu, and the shape of mu or (num_samples, *mu.shape).
 
     Example:
         >>> mu, logvar = torch.zeros(2, 3), torch.full((2, 3), -20.0)
@@ -108,10 +109,10 @@ def rsample_kl(
     """`reparameterize` and `gaussian_kl` in one pass over mu and logvar.
 
     Args:
-        mu, logvar: of q, shape (B, D).
+        mu, logvar: mean and log sigma^2 of q, shape (B, D).
         prior_mu, prior_logvar: of p, broadcastable to mu; standard normal if None.
         generator, eps: as in `reparameterize`.
-        batch_dims: the number of leading dimensions that kl keeps.
+        batch_dims: number of leading dimensions that kl keeps.
 
     Returns:
         (z, kl): z of the shape of mu, kl of shape (B,), in nats.

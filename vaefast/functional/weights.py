@@ -1,7 +1,7 @@
-"""Bounds on log p(x) from several samples, as compositions of the fused terms. Public as part of vaefast.functional;
-everything in nats.
+"""Importance weights of several samples, composed of the fused terms. Public as part of vaefast.functional; everything in
+nats.
 
-K is the number of samples of z for one x, B the batch. log_w of shape (K, B) is what `log_weights` returns:
+K is the number of samples of z for one x, and B is the batch. log_w, of shape (K, B), is what `log_weights` returns:
 log p(x|z_k) + log p(z_k) - log q(z_k|x)."""
 
 from typing import Any
@@ -30,15 +30,15 @@ def log_weights(
     """log p(x|z_k) + log p(z_k) - log q(z_k|x), the logarithm of an importance weight (Burda et al. 2016, equation 8).
 
     Args:
-        recon_x: what the decoder made of z, shape (K, B, D), or the likelihood's tuple of such.
+        recon_x: the decoder's output for z, shape (K, B, D), or a tuple of such tensors if the likelihood takes several.
         x: data, shape (B, D).
         z: samples of q(z|x), shape (K, B, L).
-        mu, logvar: of q(z|x), shape (B, L).
+        mu, logvar: mean and log sigma^2 of q(z|x), shape (B, L).
         likelihood: as for `elbo`.
         prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
-        prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, instead.
+        prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, in place of prior_mu and prior_logvar.
         mask: bool, broadcastable to x; elements that are False are missing.
-        target_scale: what x is multiplied by, for likelihoods given by name.
+        target_scale: factor that multiplies x, for likelihoods given by name.
 
     Returns:
         nats, shape (K, B). Its mean over K is the K-sample ELBO with the KL estimated at the samples.
@@ -69,7 +69,8 @@ def fit_and_ratio(
     prior: Any = None,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The two terms of `log_weights`: log p(x|z_k), and log p(z_k) - log q(z_k|x); `name` is the caller's, for errors."""
+    """Returns log p(x|z_k) and log p(z_k) - log q(z_k|x), the two parts of `log_weights`. `name` is the caller's, for
+    errors."""
     _checks.latent(name, mu, logvar)
     _checks.sample(name, z)
     _checks.same_device(name, "z", z, "mu", mu)
@@ -105,7 +106,7 @@ def fit_and_ratio(
 
 
 def check_model(function: str, likelihood: Any) -> None:
-    """Whether the likelihood is a p(x|z), which log p(x) and its bounds are about."""
+    """Raises ValueError if the likelihood depends on x. Then it is not a p(x|z), and there is no log p(x) to bound."""
     if getattr(likelihood, "optimal_scale", False):
         raise ValueError(
             f"{function}: optimal_scale fits the scale to x, so this would not be p(x|z); give the scale, or learn it"
@@ -121,7 +122,7 @@ def check_log_w(function: str, log_w: Tensor, dims: int) -> Tensor:
 
 
 def effective_sample_size(log_w: Tensor) -> Tensor:
-    """(sum w)^2 / sum w^2, between 1 and K: how many of the K samples an estimate of log p(x) rests on (Kong 1992).
+    """(sum w)^2 / sum w^2, between 1 and K: the number of samples that carry an estimate of log p(x) (Kong 1992).
 
     Args:
         log_w: shape (K, B).

@@ -1,5 +1,5 @@
-"""p(x|z) as small modules. A likelihood knows the meaning of a decoder's output: its log-probability of data, in nats, its
-mean and a sample.
+"""Likelihoods p(x|z) as small modules. A likelihood interprets a decoder's output. It computes the log-probability of data
+in nats, the mean of x, and samples of x.
 
 This file is the one list of them: the class, its export, and the name that stands for it in ELBOLoss and on the command
 line."""

@@ -1,4 +1,5 @@
-"""What a likelihood is, and the two kinds of them: computed by one term of the kernels, or by plain torch."""
+"""The base classes of likelihoods. `Likelihood` is the interface. One term of the kernels computes a `FusedLikelihood`, and
+plain torch computes a `CompositeLikelihood`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,20 +12,20 @@ from ..ops import row_sum
 
 
 class Likelihood(nn.Module):
-    """p(x|z): knows the meaning of a decoder's output. What ELBOLoss and VAE ask of a likelihood; an object of any class
-    that has these three methods will do.
+    """The interface of a likelihood p(x|z), which interprets a decoder's output. ELBOLoss and VAE need only the methods
+    log_prob, mean and sample, so an object of any class that has them can be used.
 
     Args:
-        target_scale: what x is multiplied by; 1 / 255 reads uint8 images as they are.
+        target_scale: factor that multiplies x; with 1 / 255, uint8 images need no conversion.
     """
 
-    fused = False  # whether log_prob is the kernels' `term` of `operands`
-    numbers: tuple[float, ...] | None = None  # where `operands` are recon_x and x as they come: the others, numbers
-    probs = False  # whether recon_x are probabilities
-    mixture = False  # whether the parameters have a dimension of their own after the batch
-    support: tuple[float, float] | None = None  # of x after target_scale, where it is bounded
-    integral = False  # whether x is made of whole numbers
-    defaults: dict[str, Any] = {"target_scale": 1.0}  # of the options; repr shows those with another value
+    fused = False  # whether one term of the kernels computes log_prob
+    numbers: tuple[float, ...] | None = None  # fixed scalar parameters; None disables the fast path
+    probs = False  # whether recon_x holds probabilities
+    mixture = False  # whether parameters have an extra dimension after the batch, of classes or components
+    support: tuple[float, float] | None = None  # range of x after target_scale; None if it is unbounded
+    integral = False  # whether x must be whole numbers
+    defaults: dict[str, Any] = {"target_scale": 1.0}  # default options; repr shows only other values
 
     def __init__(self, target_scale: float = 1.0) -> None:
         super().__init__()
@@ -38,30 +39,41 @@ class Likelihood(nn.Module):
     def log_prob(
         self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"
     ) -> Tensor:
-        """log p(x) of shape (B,) in nats, for the decoder's output `recon_x`."""
+        """log p(x|z) in nats.
+
+        Args:
+            recon_x: the decoder's output.
+            x: data, shape (B, D).
+            mask: bool, broadcastable to x; elements that are False are missing.
+            batch_dims: number of leading dimensions that are the batch.
+            reduction: "none", "sum", "mean" or "elementwise".
+
+        Returns:
+            shape (B,), () or (B, D) according to `reduction`.
+        """
         raise NotImplementedError
 
     def mean(self, recon_x: Any) -> Tensor:
-        """E[x], on the scale that x has after target_scale."""
+        """E[x|z], on the scale that x has after target_scale."""
         raise NotImplementedError
 
     def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        """One draw of x, on the scale that x has after target_scale; counts and points of a grid are at least float32."""
+        """One draw of x, on the scale that x has after target_scale. Counts and grid points are at least float32."""
         raise NotImplementedError
 
 
 class FusedLikelihood(Likelihood):
     """A likelihood that one term of the kernels computes."""
 
-    term: str  # of the kernels' list
+    term: str  # its name in csrc/math/terms.h
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.fused = cls.log_prob is FusedLikelihood.log_prob  # a class with its own is not
-        cls.numbers = vars(cls).get("numbers")  # a class says so of itself alone: its subclass may have other operands
+        cls.fused = cls.log_prob is FusedLikelihood.log_prob  # a class with its own log_prob is not fused
+        cls.numbers = vars(cls).get("numbers")  # not inherited, because a subclass may have other operands
 
     def operands(self, recon_x: Any, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The operands of `term`, checked; a mask says which elements a scale may be estimated from."""
+        """Returns the operands of `term`, checked. A scale that is estimated from x uses only elements with `mask` True."""
         raise NotImplementedError
 
     def log_prob(
@@ -78,10 +90,10 @@ _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, to
 
 
 class CompositeLikelihood(Likelihood):
-    """A likelihood of independent elements whose log-probability is plain torch.
+    """A likelihood of independent elements that plain torch computes.
 
-    Subclasses say how many tensors a decoder returns and give `element`. Arithmetic is in `compute`, or in float64 where a
-    parameter is; results are float32, or float64.
+    A subclass names the decoder's tensors in `parameters_expected` and defines `element`. Arithmetic has the dtype
+    `compute`. If the first parameter is float64, arithmetic and results are float64. Else results are float32.
     """
 
     parameters_expected: tuple[str, ...]
@@ -92,7 +104,7 @@ class CompositeLikelihood(Likelihood):
         raise NotImplementedError
 
     def split(self, recon_x: Any) -> tuple[Tensor, ...]:
-        """The decoder's output as so many tensors, checked; the first gives the shape, the others broadcast to it."""
+        """Returns the decoder's tensors, checked. The others are expanded to the shape of the first."""
         expected = self.parameters_expected
         given = tuple(recon_x) if isinstance(recon_x, (tuple, list)) else (recon_x,)
         if len(given) != len(expected):

@@ -8,10 +8,10 @@ from .base import FusedLikelihood, Likelihood
 
 
 class Bernoulli(FusedLikelihood):
-    """x in {0, 1}, or [0, 1] as cross entropy, from logits.
+    """Binary x in {0, 1}, from logits. For x in (0, 1) the result is the cross entropy, which is not a normalized density.
 
     Args:
-        probs: the decoder returns probabilities (it ends in a sigmoid).
+        probs: the decoder returns probabilities instead of logits (it ends in a sigmoid).
         target_scale: see `Likelihood`.
 
     Example:
@@ -40,8 +40,8 @@ class Bernoulli(FusedLikelihood):
 
 
 class ContinuousBernoulli(FusedLikelihood):
-    """x in [0, 1] with a normalized density, from logits (Loaiza-Ganem and Cunningham 2019): the Bernoulli's log-likelihood
-    plus log C(l), C(l) = l / tanh(l / 2).
+    """x in [0, 1] with a normalized density, from logits l (Loaiza-Ganem and Cunningham 2019). It is the log-likelihood of
+    the Bernoulli plus log C(l), where C(l) = l / tanh(l / 2).
 
     Args:
         target_scale: see `Likelihood`.
@@ -59,7 +59,7 @@ class ContinuousBernoulli(FusedLikelihood):
         return _checks.prediction(self.name, "recon_x", recon_x, x)
 
     def mean(self, recon_x: Tensor) -> Tensor:
-        """1 / (1 - exp(-l)) - 1 / l, 1/2 at l = 0."""
+        """E[x|z] = 1 / (1 - exp(-l)) - 1 / l, and 1/2 at l = 0."""
         _checks.tensor(self.name, "recon_x", recon_x)
         logits = recon_x.to(torch.promote_types(recon_x.dtype, torch.float32))
         near = logits.abs() < 0.1
@@ -69,11 +69,11 @@ class ContinuousBernoulli(FusedLikelihood):
         return torch.where(near, series, -1 / torch.expm1(-far) - 1 / far).to(recon_x.dtype)
 
     def sample(self, recon_x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """By the inverse of the distribution function, log(1 + u (exp(l) - 1)) / l."""
+        """One draw by the inverse of the distribution function, log(1 + u (exp(l) - 1)) / l for u uniform in [0, 1)."""
         _checks.tensor(self.name, "recon_x", recon_x)
         u = torch.rand(recon_x.shape, generator=generator, device=recon_x.device, dtype=torch.float64)
         logits = recon_x.double()
         size = torch.where(logits == 0, 1.0, logits.abs())
-        x = 1 + torch.log1p((1 - u) * torch.expm1(-size)) / size  # of the positive logit
+        x = 1 + torch.log1p((1 - u) * torch.expm1(-size)) / size  # for the logit |l|
         x = torch.where(logits < 0, 1 - x, x)
         return torch.where(logits == 0, u, x).clamp(0, 1).to(recon_x.dtype)

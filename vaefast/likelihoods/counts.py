@@ -1,4 +1,4 @@
-"""Likelihoods of discrete data, computed in plain torch. Public as part of vaefast.likelihoods; in nats."""
+"""Likelihoods of counts, computed in plain torch. Public as part of vaefast.likelihoods; in nats."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,8 @@ from .base import CompositeLikelihood
 
 
 def _draw_counts(rate: Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:
-    """Poisson's draws, in a type that has whole numbers of the usual sizes; a rate of no int64 is none of torch.poisson."""
+    """Draws from a Poisson distribution. The result is at least float32, because half precision lacks large whole numbers.
+    The rate is clamped, because torch.poisson counts in int64."""
     drawn = torch.poisson(rate.double().clamp(max=2.0**62), generator=generator)
     return drawn.to(torch.promote_types(dtype, torch.float32))
 
@@ -41,21 +42,21 @@ class Poisson(CompositeLikelihood):
 
 
 def _stirling(y: Tensor) -> Tensor:
-    """log Gamma(y) - ((y - 1/2) log y - y + log(2 pi) / 2), to float64's last digit for y >= 100."""
+    """log Gamma(y) - ((y - 1/2) log y - y + log(2 pi) / 2), exact to the last digit of float64 for y >= 100."""
     w = 1 / (y * y)
     return (1 / 12 - w * (1 / 360 - w * (1 / 1260 - w / 1680))) / y
 
 
 def _negative_binomial(log_mean: Tensor, log_count: Tensor, x: Tensor) -> Tensor:
-    log_count = log_count.clamp(-300, 300)  # there r and 1 / r are finite, and the distribution is already its limit
+    log_count = log_count.clamp(-300, 300)  # keeps r and 1 / r finite; beyond, the limit is reached
     large = log_count > 5
-    # log Gamma(x + r) - log Gamma(r) and what follows it, as they stand
+    # For small r: the formula of NegativeBinomial as it stands.
     some = torch.where(large, 0.0, log_count)
     r, logits = some.exp(), log_mean - some
     successes = torch.where(x == 0, 0.0, x * F.logsigmoid(logits))
     plain = torch.lgamma(x + r) - torch.lgamma(r) + r * F.logsigmoid(-logits) + successes
-    # For large r these are large numbers with a small sum. With Stirling's formula for log Gamma the large part, x log r,
-    # cancels in the formula and is never computed. The limit is Poisson's x log m - m.
+    # For large r the terms are large and their sum is small. Stirling's formula for log Gamma lets the large part, x log r,
+    # cancel on paper, so it is never computed. As r grows the result tends to Poisson's x log m - m.
     many = torch.where(large, log_count, 10.0)
     r, mean_by_r = many.exp(), (torch.where(large, log_mean, 0.0) - many).exp()
     gamma = (r + x - 0.5) * torch.log1p(x / r) - x + (_stirling(r + x) - _stirling(r))
@@ -64,11 +65,11 @@ def _negative_binomial(log_mean: Tensor, log_count: Tensor, x: Tensor) -> Tensor
 
 
 class NegativeBinomial(CompositeLikelihood):
-    """Overdispersed counts, from (log_mean, log_count): mean m and inverse dispersion r, the variance being m + m^2 / r. r
-    may be one for all samples, its logarithm of shape (D,).
+    """Overdispersed counts, from (log_mean, log_count). The mean is m = exp(log_mean), the inverse dispersion is
+    r = exp(log_count), and the variance is m + m^2 / r. All samples may share r: then log_count has shape (D,).
 
-    log Gamma(x + r) / (Gamma(r) x!) + r log(r / (r + m)) + x log(m / (r + m)), in float64 inside, because for large r it is
-    a small difference of large numbers.
+    The log-probability is log(Gamma(x + r) / (Gamma(r) x!)) + r log(r / (r + m)) + x log(m / (r + m)). It is computed in
+    float64, because for large r it is a small difference of large numbers.
 
     Example:
         >>> NegativeBinomial().log_prob((torch.zeros(1, 1), torch.zeros(1, 1)), torch.tensor([[1]]))  # 1/4
@@ -88,15 +89,15 @@ class NegativeBinomial(CompositeLikelihood):
 
     def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
         log_mean, log_count = (t.double() for t in self.split(recon_x))
-        log_count = log_count.clamp(-300, 300)  # as in its density
-        scale = (log_mean - log_count).clamp(max=700).exp()  # finite, for it may be multiplied by 0
+        log_count = log_count.clamp(-300, 300)  # as in the density
+        scale = (log_mean - log_count).clamp(max=700).exp()  # finite, because it may be multiplied by 0
         rate = torch._standard_gamma(log_count.exp(), generator=generator) * scale
         return _draw_counts(rate, self.split(recon_x)[0].dtype, generator)
 
 
 class ZeroInflatedNegativeBinomial(CompositeLikelihood):
-    """Counts that are 0 more often than a negative binomial's, from (log_mean, log_count, gate): with probability
-    sigmoid(gate) a 0, else NegativeBinomial(log_mean, log_count).
+    """Counts with excess zeros, from (log_mean, log_count, gate). x is 0 with probability sigmoid(gate), and else it is
+    drawn from NegativeBinomial(log_mean, log_count).
 
     Example:
         >>> one = torch.zeros(1, 1)

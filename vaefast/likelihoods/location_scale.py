@@ -1,5 +1,5 @@
-"""Likelihoods that are one term of the kernels each: `term` and `operands` let ELBOLoss fuse them with the KL. Public as
-part of vaefast.likelihoods."""
+"""The Gaussian and the Laplace likelihood. One term of the kernels computes each, so ELBOLoss can fuse it with the KL.
+Public as part of vaefast.likelihoods."""
 
 import math
 
@@ -27,13 +27,13 @@ class Scaled(FusedLikelihood):
         setattr(self, self.second, nn.Parameter(torch.tensor(value)) if learn_scale else value)
 
     def _fixed(self) -> tuple[float, ...] | None:
-        """The scale's parameter, where it is a number."""
+        """The parameter of the scale if it is a fixed number, else None."""
         value = getattr(self, self.second)
         is_fixed = isinstance(value, float) and math.isfinite(value) and not getattr(self, "optimal_scale", False)
         return (value,) if is_fixed else None
 
     def split(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """(mean, the other parameter) of a decoder's output; None where it has none."""
+        """Returns (mean, second output) of a decoder's output. The second is None if the decoder returns the mean alone."""
         if not isinstance(recon_x, (tuple, list)):
             _checks.tensor(self.name, "recon_x", recon_x)
             return recon_x, None
@@ -73,16 +73,16 @@ class Scaled(FusedLikelihood):
 
 
 class Gaussian(Scaled):
-    """Real x with independent normal errors. A decoder that returns a pair (mean, logvar) is heteroscedastic; options
-    of the scale beside it raise ValueError.
+    """Real x with independent normal errors. The decoder returns the mean, or a pair (mean, logvar) with a variance for
+    each element. With a pair, options of the scale raise ValueError.
 
     Args:
         scale: the fixed standard deviation.
-        learn_scale: one learned standard deviation, starting at `scale`: the parameter `logvar` (sigma-VAE, Rybkin et
-            al. 2021). Give it to the optimizer. Start near the error that is expected, such as 0.3 for pixels: Adam moves
-            `logvar` by about its learning rate a step, and before a scale of 1 has come down the KL may collapse.
-        optimal_scale: the standard deviation that maximizes the batch's likelihood, the root mean square error. A scale
-            that has seen x is no part of a model: log p(x) and importance weights raise ValueError.
+        learn_scale: learn one standard deviation, which starts at `scale`, as the parameter `logvar` (sigma-VAE, Rybkin et
+            al. 2021). Give the parameter to the optimizer. Start near the expected error, such as 0.3 for pixels: Adam
+            moves `logvar` by about its learning rate per step, so from 1 the KL may collapse before the scale is right.
+        optimal_scale: use the standard deviation that maximizes the batch's likelihood, the root mean square error. Such a
+            scale depends on x, so there is no p(x|z): log p(x) and importance weights raise ValueError.
         target_scale: see `Likelihood`.
 
     Example:
@@ -124,19 +124,19 @@ class Gaussian(Scaled):
     def sample(self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Tensor:
         mean, own = self.split(recon_x)
         if own is None and self.optimal_scale:
-            raise ValueError(f"{self.name}: the optimal scale is known beside data only; sample the mean")
+            raise ValueError(f"{self.name}: optimal_scale is computed from x, so there is no sample; use the mean")
         return rsample((mean, self.parameter(own, mean).to(mean.dtype).expand(mean.shape)), generator=generator)[0]
 
 
 class Laplace(Scaled):
-    """Real x with independent Laplace errors: -log 2 - log_scale - |x - mean| exp(-log_scale), which an L1 loss stands for.
-    A decoder that returns a pair (mean, log_scale) decides the scale itself; options of the scale beside it raise
-    ValueError.
+    """Real x with independent Laplace errors: -log 2 - log_scale - |x - mean| exp(-log_scale). With a fixed scale this is
+    an L1 loss. The decoder returns the mean, or a pair (mean, log_scale) with a scale for each element. With a pair,
+    options of the scale raise ValueError.
 
     Args:
         scale: the fixed scale, the mean absolute error.
-        learn_scale: one learned scale, starting at `scale`: the parameter `log_scale`. Give it to the optimizer, and
-            start near the error that is expected, as for `Gaussian`.
+        learn_scale: learn one scale, which starts at `scale`, as the parameter `log_scale`. Give the parameter to the
+            optimizer, and start near the expected error, as for `Gaussian`.
         target_scale: see `Likelihood`.
 
     Example:

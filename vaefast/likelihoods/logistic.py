@@ -1,4 +1,4 @@
-"""Discretized logistics, one or a mixture of them: images of some number of levels."""
+"""Discretized logistic likelihoods, single or mixed, for images with a fixed number of levels."""
 
 import functools
 import math
@@ -16,11 +16,11 @@ from .base import CompositeLikelihood, Likelihood
 
 
 def _logistic_bin(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int) -> Tensor:
-    """log of a logistic's mass in the bin of width 1 / (levels - 1) around x; the first and the last are open."""
-    log_scale = log_scale.clamp(min=-80)  # beyond, 1 / scale is no float
+    """The log of a logistic's mass in the bin of width 1 / (levels - 1) around x. The outer bins extend to infinity."""
+    log_scale = log_scale.clamp(min=-80)  # below, 1 / scale would overflow float32
     half, precision = 0.5 / (levels - 1), torch.exp(-log_scale)
     low, high = (x - mean - half) * precision, (x - mean + half) * precision
-    # sigmoid(high) - sigmoid(low) = sigmoid(high) sigmoid(-low) (1 - exp(low - high)), in which nothing cancels
+    # sigmoid(high) - sigmoid(low) = sigmoid(high) sigmoid(-low) (1 - exp(low - high)); the right side has no cancellation
     y = 2 * half * precision
     narrow = y < 1e-4
     far = torch.log(-torch.expm1(-torch.where(narrow, 1.0, y)))
@@ -35,16 +35,16 @@ def _logistic_bin(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int) -> Te
 
 
 class DiscretizedLogistic(CompositeLikelihood):
-    """x in [0, 1] on a grid, such as 8-bit images, from (mean, log_scale): the mass of a logistic distribution in the bin
-    around x (Kingma et al. 2016, Salimans et al. 2017); the outer bins are open.
+    """x in [0, 1] on a grid, such as 8-bit images, from (mean, log_scale). p(x|z) is the mass of a logistic distribution in
+    the bin around x (Kingma et al. 2016, Salimans et al. 2017). The outer bins extend to infinity.
 
     Args:
-        levels: of the grid 0, 1 / (levels - 1), ..., 1.
+        levels: number of points of the grid 0, 1 / (levels - 1), ..., 1.
         target_scale: see `Likelihood`; 1 / 255 for uint8 images.
 
     Example:
         >>> one = torch.zeros(1, 1)
-        >>> DiscretizedLogistic(levels=2).log_prob((one + 0.5, one), one)  # half of it lies on either side
+        >>> DiscretizedLogistic(levels=2).log_prob((one + 0.5, one), one)  # half the mass is in each bin
         tensor([-0.6931])
     """
 
@@ -64,11 +64,11 @@ class DiscretizedLogistic(CompositeLikelihood):
         return (x.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
 
     def mean(self, recon_x: Any) -> Tensor:
-        """E[x], the sum over the grid of its points times their masses."""
+        """E[x|z], the sum over the grid of each point times its mass."""
         return self._grid_mean(*self.split(recon_x))
 
     def _grid_mean(self, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """The sum over the bins' edges of the mass above each, divided by levels - 1."""
+        """E[x|z], computed as the sum over the bins' edges of the mass above each edge, divided by levels - 1."""
         wide = torch.promote_types(mean.dtype, torch.float32)
         center, precision = mean.to(wide), torch.exp(-log_scale.to(wide).clamp(min=-80))
 
@@ -77,7 +77,7 @@ class DiscretizedLogistic(CompositeLikelihood):
 
         total = torch.zeros_like(center)
         edges = (torch.arange(1, self.levels, dtype=wide, device=mean.device) - 0.5) / (self.levels - 1)
-        for some in edges.split(16):  # all at once, or kept for the backward pass, would take 256 times the memory
+        for some in edges.split(16):  # all edges at once, or saved for backward, would take 256 times the memory
             of_these = functools.partial(mass_above, some, center, precision)
             total = total + (of_these() if transformed() else checkpoint(of_these, use_reentrant=False))
         return (total / (self.levels - 1)).to(mean.dtype)
@@ -90,8 +90,8 @@ class DiscretizedLogistic(CompositeLikelihood):
 
 
 class DiscretizedLogisticMixture(DiscretizedLogistic):
-    """A mixture of discretized logistics for each element, from (logits, mean, log_scale), each of shape (B, M, D) for x of
-    shape (B, D): M components after the batch's dimensions (Salimans et al. 2017, without the ties between channels).
+    """A mixture of M discretized logistics for each element, from (logits, mean, log_scale). Each has shape (B, M, D) for x
+    of shape (B, D): the components come after the batch (Salimans et al. 2017, without the coupling of color channels).
 
     Example:
         >>> parameters = tuple(torch.randn(3, 2, 5, 4, 4) * s for s in (1.0, 0.5, 1.0))
@@ -103,7 +103,7 @@ class DiscretizedLogisticMixture(DiscretizedLogistic):
     mixture = True
 
     def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
-        logits, mean, log_scale = parameters  # the components last
+        logits, mean, log_scale = parameters  # the last dimension is the components
         return (logits.log_softmax(-1) + _logistic_bin(mean, log_scale, x[..., None], self.levels)).logsumexp(-1)
 
     def mean(self, recon_x: Any) -> Tensor:

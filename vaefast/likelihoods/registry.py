@@ -1,4 +1,4 @@
-"""Likelihoods by their names."""
+"""The likelihoods by name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,15 @@ NAMED: dict[str, Callable[..., Likelihood]] = {}
 
 
 def by_name(likelihood: str | Likelihood, *, target_scale: float = 1.0) -> Any:
-    """The likelihood that a name stands for; an object stands for itself, and has its own target_scale.
+    """Returns the likelihood with this name. An object is returned as it is.
+
+    Args:
+        likelihood: a name of vaefast.likelihoods.NAMES, or an object with log_prob.
+        target_scale: see `Likelihood`; only for names, because an object has its own.
+
+    Raises:
+        TypeError: likelihood is a class, a torch.distributions object, or has no log_prob.
+        ValueError: the name is unknown, or target_scale is given beside an object.
 
     Example:
         >>> by_name("gaussian")

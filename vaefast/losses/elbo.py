@@ -17,10 +17,10 @@ _NAME = "vaefast.ELBOLoss"
 
 
 class _Call(NamedTuple):
-    """The arguments of one call, checked."""
+    """The checked arguments of one call."""
 
-    operands: tuple[Tensor, ...] | None  # of the likelihood's term; None where no term computes it
-    latent: tuple[Tensor, ...]  # (mu, logvar), or with (prior_mu, prior_logvar)
+    operands: tuple[Tensor, ...] | None  # of the likelihood's term; None if no term computes it
+    latent: tuple[Tensor, ...]  # (mu, logvar) or (mu, logvar, prior_mu, prior_logvar)
     batch: torch.Size
     z: Tensor | None
     beta: float | Tensor
@@ -31,32 +31,32 @@ class _Call(NamedTuple):
 class ELBOLoss(nn.Module):
     """The negative evidence lower bound, -E_q[log p(x|z)] + beta * KL(q(z|x) || p(z)) (Kingma and Welling 2014).
 
-    The sum over pixels and the sum over latent dimensions are always sums; `reduction` says what happens over the batch:
-    "mean" is the MEAN OVER SAMPLES OF PER-SAMPLE SUMS, "sum" adds the samples (as pytorch/examples does), "none" gives
-    one loss per sample. With "mean" and beta = 1 the loss is minus a lower bound on the mean log p(x), in nats.
+    Pixels and latent dimensions are always summed. `reduction` applies to the batch only: "mean" is the MEAN OVER SAMPLES
+    OF PER-SAMPLE SUMS, "sum" adds the samples (as pytorch/examples does), and "none" gives one loss per sample. With "mean"
+    and beta = 1 the loss is minus a lower bound on the mean log p(x), in nats.
 
     Args:
         likelihood: "bernoulli" (the decoder returns logits), "bernoulli_probs" (probabilities), "gaussian" (a mean, with
             unit variance, or a pair (mean, logvar)), another name that `likelihoods.by_name` knows, or an object of
             vaefast.likelihoods.
-        beta: weight of the KL (Higgins et al. 2017): a number, or a 0-dimensional tensor of the same device or the CPU,
-            which is no buffer: `.to()` does not move it, and state_dict() does not hold it.
+        beta: weight of the KL (Higgins et al. 2017): a number, or a 0-dimensional tensor on the CPU or the loss's device. A
+            tensor is not a buffer: `.to()` does not move it, and state_dict() does not contain it.
         reduction: "mean", "sum" or "none".
-        free_bits: nats of KL that are free (Kingma et al. 2016), in the meaning that `free_bits_per` names, see
-            `functional.free_bits_kl`; by default each latent dimension's KL, averaged over the batch, counts as at least
-            free_bits. `parts.kl` stays the true KL.
-        estimator: "analytic", the KL in closed form, or "mc", log q(z|x) - log p(z) at the sample z that recon_x was made
-            of and that the call is then given.
+        free_bits: nats of KL that are not penalized (Kingma et al. 2016). `free_bits_per` is "dimension", "element" or
+            "total", see `functional.free_bits_kl`. By default each latent dimension's KL, averaged over the batch, counts
+            as at least free_bits. `parts.kl` stays the true KL.
+        estimator: "analytic" is the KL in closed form. "mc" is the estimate log q(z|x) - log p(z) at the sample z that the
+            decoder turned into recon_x; the call then takes this z.
         prior: for "mc": p(z), an object with log_prob(z) of shape (B,), such as vaefast.priors.VampPrior.
-        inplace: write the gradient over the decoder's output where that is possible, which saves a tensor of its size.
-            The output is then spent: it holds its gradient, so take metrics before, and using it afterwards in a backward
-            pass raises torch's version error.
-        validate: look at the values of every call, which on CUDA waits for the device.
-        target_scale: what x is multiplied by; 1 / 255 reads uint8 images as they are. For likelihoods given by name.
+        inplace: overwrite the decoder's output with its gradient where that is possible, which saves a tensor of its size.
+            Compute metrics from the output before the call. To use it in a backward pass afterwards raises torch's version
+            error.
+        validate: check the values of every call. On CUDA this waits for the device.
+        target_scale: factor that multiplies x; 1 / 255 for uint8 images. Only for likelihoods given by name.
 
     Raises:
         TypeError: an argument is of the wrong type, for instance a prior without log_prob.
-        ValueError: an option is unknown or out of its range, or two of them exclude each other.
+        ValueError: an option is unknown or out of range, or two options exclude each other.
 
     Example:
         >>> criterion = ELBOLoss(likelihood="bernoulli")
@@ -116,26 +116,27 @@ class ELBOLoss(nn.Module):
         mask: Tensor | None = None,
         return_parts: bool = False,
     ) -> Tensor | tuple[Tensor, ELBO]:
-        """The loss.
+        """Returns the loss.
 
         Args:
             recon_x: the decoder's output, shape (B, D).
             x: data of the same shape.
-            mu, logvar: of q(z|x), of one shape (B, L).
-            z: for estimator="mc" alone: the sample that recon_x was made of, of the shape of mu.
+            mu, logvar: mean and log sigma^2 of q(z|x), both of shape (B, L).
+            z: only for estimator="mc": the sample that the decoder turned into recon_x, of the shape of mu.
             prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
-            beta: instead of the module's, for this call.
+            beta: replaces the module's beta in this call.
             weight: weight of each sample's loss, shape (B,). "mean" still divides by B.
             mask: bool, broadcastable to x; elements that are False are missing and may hold anything.
             return_parts: also return the parts, per sample.
 
         Returns:
-            The loss, a scalar or of shape (B,); or (loss, ELBO(elbo, log_likelihood, kl)), elbo with beta as used.
+            The loss in nats, a scalar or of shape (B,). With return_parts: (loss, ELBO(elbo, log_likelihood, kl)), where
+            elbo includes beta.
 
         Raises:
-            TypeError: an argument is not a tensor, or of a dtype that is not computed with.
-            ValueError: shapes or devices do not fit together, z is missing or not expected, or, with validate=True, an
-                argument holds NaN or infinite values, or x has values that the likelihood gives no probability.
+            TypeError: an argument is not a tensor, or has a dtype that is not supported.
+            ValueError: shapes or devices do not match, or z is missing or not expected. With validate=True also: an
+                argument holds NaN or infinite values, or x has values that the likelihood does not allow.
             NotImplementedError: a tensor is sparse, nested or quantized.
         """
         # self.likelihood goes through nn.Module.__getattr__, which takes as long as a small kernel.
@@ -164,8 +165,8 @@ class ELBOLoss(nn.Module):
         return loss, ELBO(log_likelihood - call.beta * kl, log_likelihood, kl)
 
     def _fast_path(self, likelihood: Any, recon_x: Any, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor | None:
-        """The common loss, checked and run in one step in C++; None where anything about the module or a tensor is not
-        common. The checks in Python take as long as the kernel on a small batch."""
+        """Fast path: checks and runs the common loss in one C++ call, because on a small batch the Python checks take as
+        long as the kernel. Returns None if an option or a tensor is not common."""
         if (
             not (self.inplace or self.validate or torch.compiler.is_compiling())
             and (self.free_bits is None and self.reduction in ("mean", "sum") and self.estimator == "analytic")
@@ -191,7 +192,7 @@ class ELBOLoss(nn.Module):
         mask: Tensor | None,
         return_parts: bool,
     ) -> _Call:
-        """The arguments of one call, after every check that needs no look at values."""
+        """Returns the arguments of one call after all checks except those of values."""
         latent = _checks.latent(_NAME, mu, logvar, *prior)
         beta = _checks.beta(_NAME, self.beta if beta is None else beta, "mu", mu)
         _checks.reduction(_NAME, self.reduction)
@@ -216,13 +217,13 @@ class ELBOLoss(nn.Module):
         return _Call(operands, latent, batch, z, beta, weight, mask)
 
     def _fused(self, likelihood: Any, call: _Call, return_parts: bool) -> tuple[Tensor, ...]:
-        """(loss,), or (loss, log-likelihood, KL), by one fused call."""
+        """Returns (loss,) or (loss, log-likelihood, KL) from one fused call."""
         assert call.operands is not None
         options = ops.LossOptions(call.mask, call.weight, call.beta, self.reduction, 1, likelihood.target_scale)
         return ops.elbo_loss(likelihood.term, call.operands, call.latent, options, self.inplace, return_parts)
 
     def _composed(self, call: _Call, fit: Tensor) -> tuple[Tensor, ...]:
-        """(loss, log-likelihood, KL) from the log-likelihood, the KL or its estimate at z, and free bits."""
+        """Returns (loss, log-likelihood, KL) from the log-likelihood, the KL or its estimate at z, and free bits."""
         _checks.per_sample(_NAME, "likelihood", fit, call.batch)
         mu, logvar, *prior = call.latent
         if call.z is None:

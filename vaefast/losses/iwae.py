@@ -1,4 +1,4 @@
-"""The importance-weighted loss as a module, with the gradient estimators of its encoder."""
+"""IWAELoss: the importance-weighted bound as a module, with several estimators of the encoder's gradient."""
 
 from typing import Any
 
@@ -23,15 +23,17 @@ class IWAELoss(nn.Module):
     Args:
         likelihood: as for ELBOLoss.
         alpha: order of the Renyi bound (Li and Turner 2016): 0 is IWAE, 1 the K-sample ELBO.
-        gradient: the encoder's gradient. "standard": of the bound as it is, whose signal-to-noise ratio falls with K;
-            "stl": without the score function of q, so that it is 0 where q is exact (Roeder et al. 2017), biased for
-            K > 1; "dreg": doubly reparameterized, unbiased, and better the larger K is (Tucker et al. 2019).
+        gradient: estimator of the encoder's gradient. "standard" is the gradient of the bound; its signal-to-noise ratio
+            falls as K grows. "stl" leaves out the score function of q; it is 0 where q is exact, and biased for K > 1
+            (Roeder et al. 2017). "dreg" is doubly reparameterized; it is unbiased and improves as K grows (Tucker et al.
+            2019).
         reduction: "mean" over the batch, "sum" or "none".
         prior: p(z), an object with log_prob(z) of shape (B,), such as vaefast.priors.VampPrior; if None, see `forward`.
-        target_scale: what x is multiplied by, as for ELBOLoss.
+        target_scale: factor that multiplies x, as for ELBOLoss.
 
     Raises:
-        TypeError: likelihood is neither a name nor an object with log_prob, prior has no log_prob, or alpha is no number.
+        TypeError: likelihood is neither a name nor an object with log_prob, prior has no log_prob, or alpha is not a
+            number.
         ValueError: an option is unknown or not finite.
 
     Example:
@@ -78,24 +80,28 @@ class IWAELoss(nn.Module):
         weight: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """The loss: a scalar, or of shape (B,).
+        """Returns the loss.
 
         Args:
-            recon_x: what the decoder made of z, shape (K, B, D). For "dreg" it must be computed from the very tensor that
-                is given as z, not from one that z is a view or a copy of.
+            recon_x: the decoder's output for z, shape (K, B, D). For "dreg" it must be computed from the tensor that is
+                given as z itself, not from a view or a copy of it.
             x: data, shape (B, D).
-            z: reparameterized samples of q(z|x), shape (K, B, L). "dreg" weights the gradient that reaches z in the
-                backward pass, whatever it comes from: z is for this loss alone.
-            mu, logvar: of q(z|x), shape (B, L).
+            z: reparameterized samples of q(z|x), shape (K, B, L). "dreg" changes every gradient that reaches z in the
+                backward pass, so z must not be used for anything else.
+            mu, logvar: mean and log sigma^2 of q(z|x), shape (B, L).
             prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
-            prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, instead; the module's if None.
+            prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, in place of prior_mu and
+                prior_logvar; the module's prior if None.
             weight: weight of each datum's loss, shape (B,). "mean" still divides by B.
             mask: bool, broadcastable to x; elements that are False are missing.
 
+        Returns:
+            The loss in nats, a scalar or of shape (B,).
+
         Raises:
-            TypeError: an argument is not a tensor, or of a dtype that is not computed with, or prior has no log_prob.
-            ValueError: shapes do not fit together, there are no samples, the likelihood has optimal_scale, or, with
-                "dreg", recon_x was not computed from this very z, or z already belongs to another loss with "dreg".
+            TypeError: an argument is not a tensor or has a dtype that is not supported, or prior has no log_prob.
+            ValueError: shapes do not match, there are no samples, or the likelihood has optimal_scale. With "dreg" also:
+                recon_x was not computed from this z, or z already belongs to another loss with "dreg".
             NotImplementedError: "dreg" under torch.func or forward-mode AD, or x is sparse or nested.
         """
         _checks.latent(_NAME, mu, logvar)
@@ -114,7 +120,7 @@ class IWAELoss(nn.Module):
         log_w = fit + ratio
         if self.gradient == "dreg" and transformed():
             raise NotImplementedError(
-                f"{_NAME}: gradient='dreg' acts in the backward pass and knows nothing of torch.func and "
+                f"{_NAME}: gradient='dreg' acts in the backward pass and does not support torch.func or "
                 "forward-mode AD; 'standard' and 'stl' do"
             )
         if self.gradient == "dreg" and z.requires_grad and torch.is_grad_enabled():
@@ -132,18 +138,18 @@ class IWAELoss(nn.Module):
 
 @torch.compiler.allow_in_graph
 def _weight_gradient(log_w: Tensor, fit: Tensor, z: Tensor, factor: Tensor, compiling: bool) -> Tensor:
-    """log_w; the gradient that reaches z is multiplied by `factor` from now on.
+    """Returns log_w, and from now on multiplies the gradient that reaches z by `factor`.
 
-    torch.compile puts the call into its graph as it is, and runs it when it traces the backward pass. The autograd graph
-    of that moment begins at the inputs of what is compiled, so a z and a recon_x from outside are refused, too."""
+    torch.compile puts this call into its graph unchanged, and runs it when it traces the backward pass. The autograd graph
+    then begins at the inputs of the compiled function. So a z and a recon_x that were computed outside are refused too."""
     if compiling and (isinstance(z, FakeTensor) or not z.requires_grad):
         return log_w  # torch.compile infers the shapes only, or compiles no backward pass
     _checks.sample(_NAME, z)  # under torch.compile the mark set below is not visible before this point
     if not _leads_to(fit, z):
         raise ValueError(
             f"{_NAME}: with gradient='dreg', recon_x must be computed from the very tensor given as z, got one "
-            "whose autograd graph does not lead to it (a view or copy is another tensor, and so is a z that leaves a "
-            "compiled, checkpointed or DistributedDataParallel module, or one with backward hooks, beside recon_x)"
+            "whose autograd graph does not lead to it (a view or copy of z is another tensor; so is a z that is returned "
+            "with recon_x by a module that is compiled, checkpointed, DistributedDataParallel or has backward hooks)"
         )
     z._vaefast_dreg = True  # type: ignore[attr-defined]
     z.register_hook(lambda grad: grad * factor.to(grad.dtype))

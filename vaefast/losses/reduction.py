@@ -1,10 +1,11 @@
-"""What happens to the losses of a batch's samples."""
+"""The reduction of the samples' losses."""
 
 from torch import Tensor
 
 
 def reduce(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    """Losses of shape (B,), times the samples' weights, as "none" leaves them, "sum" adds them or "mean" averages them."""
+    """Multiplies losses of shape (B,) by the samples' weights. Then "sum" adds them, "mean" averages them, and "none"
+    leaves them as they are."""
     if weight is not None:
         loss = weight.to(loss.dtype) * loss
     if reduction == "none":

@@ -1,4 +1,4 @@
-"""What ELBOLoss(validate=True) looks at: the values of a call's tensors."""
+"""The checks of ELBOLoss(validate=True): the values of a call's tensors."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,11 +32,11 @@ def check_values(
         return
     _in_range(function, f"{kind} targets", targets, likelihood.target_scale, *support)
     if getattr(likelihood, "probs", False):
-        _in_range(function, "recon_x, of probabilities,", parameters["recon_x"], 1.0, 0.0, 1.0)
+        _in_range(function, "recon_x (probabilities)", parameters["recon_x"], 1.0, 0.0, 1.0)
 
 
 def _named(recon_x: Any) -> Iterator[tuple[str, Any]]:
-    """A decoder's tensors by the names that messages have for them."""
+    """Yields the decoder's tensors with their names in messages."""
     if isinstance(recon_x, (tuple, list)):
         yield from ((f"recon_x[{k}]", t) for k, t in enumerate(recon_x))
     else:
@@ -44,7 +44,7 @@ def _named(recon_x: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _kept(t: Tensor, mask: Tensor | None, likelihood: Any, x: Tensor) -> Tensor:
-    """A parameter with 0 where the mask leaves it out; a mixture's has a dimension more than the mask."""
+    """Returns a parameter with 0 where the mask is False. A mixture's parameter has one dimension more than the mask."""
     if mask is None:
         return t
     wide = getattr(likelihood, "mixture", False) and mask.dim() == x.dim()

@@ -1,4 +1,4 @@
-"""A VAE of an encoder and a decoder, its importance-sampled bounds, and builders of the usual layers."""
+"""The VAE as a module, its importance-sampled bounds, and builders of common architectures."""
 
 from .builders import conv_vae, mlp_vae
 from .importance import Bounds

@@ -1,4 +1,4 @@
-"""VAEs of the usual layers: fully connected, and convolutional."""
+"""Builders of VAEs: fully connected and convolutional."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from .vae import VAE
 
 
 class _Chunk(nn.Module):
-    """A decoder's last step where a likelihood has several parameters: so many tensors, side by side in dimension 1."""
+    """The last layer of a decoder whose likelihood takes several parameters: splits dimension 1 into that many tensors."""
 
     def __init__(self, chunks: int) -> None:
         super().__init__()
@@ -25,12 +25,12 @@ class _Chunk(nn.Module):
 def _parameters_per_element(likelihood: str | Likelihood) -> int:
     p = likelihoods.by_name(likelihood)
     if getattr(p, "mixture", False):
-        raise ValueError(f"{p.name}: its parameters have a dimension more than x; build the decoder by hand")
+        raise ValueError(f"{p.name}: its parameters have one dimension more than x; build the decoder by hand")
     return len(getattr(p, "parameters_expected", ("one",)))
 
 
 def _outputs(likelihood: str | Likelihood) -> Callable[[nn.Module], nn.Module]:
-    """What the decoder of a likelihood ends in."""
+    """Returns a function that appends the layers that the likelihood needs to a decoder."""
     if getattr(likelihoods.by_name(likelihood), "probs", False):
         return lambda last: nn.Sequential(last, nn.Sigmoid())
     count = _parameters_per_element(likelihood)
@@ -48,10 +48,14 @@ def mlp_vae(
     """A VAE of fully connected layers with ReLU; the default sizes are those of the VAE in pytorch/examples.
 
     Args:
-        input_shape: of one sample, such as (1, 28, 28).
-        latent_dim: L.
-        hidden_dims: widths of the encoder's hidden layers; the decoder mirrors them. Empty: a linear VAE.
+        input_shape: shape of one sample, such as (1, 28, 28).
+        latent_dim: L, the number of latent dimensions.
+        hidden_dims: widths of the encoder's hidden layers; the decoder mirrors them. Without any, the VAE is linear.
         likelihood, beta: as for ELBOLoss.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: a size is not positive, or the likelihood is a mixture.
 
     Example:
         >>> mlp_vae((1, 28, 28)).loss(torch.rand(4, 1, 28, 28)).shape
@@ -88,9 +92,13 @@ def conv_vae(
 
     Args:
         input_shape: (channels, height, width) of one sample, both sides divisible by 2 ** len(channels).
-        latent_dim: L.
-        channels: of the encoder's stages.
+        latent_dim: L, the number of latent dimensions.
+        channels: numbers of channels of the encoder's stages.
         likelihood, beta: as for ELBOLoss.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: a size is not positive, a side is not divisible, or the likelihood is a mixture.
 
     Example:
         >>> conv_vae((1, 8, 8), latent_dim=2).loss(torch.rand(4, 1, 8, 8)).shape

@@ -1,4 +1,4 @@
-"""Importance samples, a few at a time: log p(x) and the ELBO from as many as one likes."""
+"""log p(x) and the ELBO by importance sampling, a few samples at a time, so that memory does not grow with their number."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from ..functional.weights import fit_and_ratio
 
 
 class Bounds(NamedTuple):
-    """What a model's importance samples say of each datum, each of shape (B,); in nats, but for ess."""
+    """Estimates from importance samples, each of shape (B,). All but ess are in nats."""
 
     log_px: Tensor
     elbo: Tensor
@@ -22,9 +22,10 @@ class Bounds(NamedTuple):
 
 
 def bounds_of(chunks: Iterable[tuple[Tensor, Tensor]], kl: Tensor | None) -> Bounds:
-    """From chunks of log p(x|z_k) and log p(z_k) - log q(z_k|x), each of shape (K, B), and the KL where it is known.
+    """Computes Bounds from chunks of log p(x|z_k) and log p(z_k) - log q(z_k|x), each of shape (K, B). `kl` is the KL if it
+    is known in closed form.
 
-    Both bounds are of the same samples: so no ELBO is above its log p(x), and with one sample they are equal."""
+    Both bounds use the same samples. So the ELBO is never above log p(x), and with one sample they are equal."""
     count = 0
     total = squares = torch.full((), -math.inf, dtype=torch.float64)  # running logsumexps
     elbo = ratios = torch.zeros((), dtype=torch.float64)
@@ -42,7 +43,7 @@ def bounds_of(chunks: Iterable[tuple[Tensor, Tensor]], kl: Tensor | None) -> Bou
 
 
 def flatten(z: object) -> Tensor:
-    """Samples of shape (K, B, ...) as the K B rows that a decoder takes."""
+    """Returns samples of shape (K, B, ...) as the K * B rows that a decoder takes."""
     z = _checks.dense("vaefast.VAE.decode_samples", "z", z)
     if z.dim() < 2:
         raise ValueError(f"vaefast.VAE.decode_samples: z must have shape (K, B, L), got {tuple(z.shape)}")
@@ -50,28 +51,28 @@ def flatten(z: object) -> Tensor:
 
 
 def unflatten(recon_x: object, shape: Sequence[int]) -> Any:
-    """A decoder's output for K B rows, with K and B in front."""
+    """Returns a decoder's output for K * B rows with K and B as its first dimensions."""
     several: Sequence[Any] = recon_x if isinstance(recon_x, (tuple, list)) else [recon_x]
     if not several or not all(isinstance(t, Tensor) for t in several):
         kinds = ", ".join(type(t).__name__ for t in several)
         got = f"({kinds})" if several is recon_x else kinds
-        raise TypeError(f"vaefast.VAE: a decoder must return a torch.Tensor or a tuple of some, got {got}")
+        raise TypeError(f"vaefast.VAE: a decoder must return a torch.Tensor or a tuple of them, got {got}")
     first, rows = several[0], shape[0] * shape[1]
     if first.dim() == 0 or first.shape[0] != rows:
         raise ValueError(f"vaefast.VAE: a decoder must return {rows} rows for {rows} of z, got {tuple(first.shape)}")
     if several is not recon_x:
         return first.unflatten(0, shape)
-    # A parameter that all samples share has fewer dimensions than the others, or 1 as its first: it is left as it is.
+    # A parameter that all samples share has fewer dimensions than the others, or a first dimension of 1. It stays as it is.
     return tuple(t.unflatten(0, shape) if t.dim() == first.dim() and t.shape[0] == rows else t for t in several)
 
 
 def given(**arguments: Any) -> dict[str, Any]:
-    """Those arguments that are not None: methods that a subclass overrides need not know the others."""
+    """Returns the arguments that are not None, so that a method that a subclass overrides need not accept the others."""
     return {name: value for name, value in arguments.items() if value is not None}
 
 
 class ImportanceSampling(nn.Module):
-    """What a VAE says of log p(x) by importance sampling with q(z|x) as proposal; the VAE itself encodes and decodes."""
+    """The methods of VAE that estimate log p(x) by importance sampling with q(z|x) as proposal. VAE encodes and decodes."""
 
     likelihood: Any
     prior: Any
@@ -121,16 +122,16 @@ class ImportanceSampling(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """log p(x) by importance sampling with q(z|x) as proposal (Burda et al. 2016): log mean_k p(x, z_k) / q(z_k|x).
 
-        In expectation a lower bound on log p(x) that rises to it with num_samples. The samples are taken chunk_size at a
-        time and folded into a running logsumexp, so memory does not grow with num_samples.
+        The expectation of the estimate is a lower bound on log p(x) and rises to it as num_samples grows. The samples are
+        drawn chunk_size at a time and added to a running logsumexp, so memory does not grow with num_samples.
 
         Args:
             x: data, shape (B, D).
             num_samples: importance samples per datum.
-            chunk_size: how many of them the decoder sees at once.
-            mask: as for `loss`; the bounds are then on log p of the elements that are True.
-            return_ess: also return the effective sample size, (sum w)^2 / sum w^2, of shape (B,): an estimate that rests on
-                few of its samples is not to be trusted.
+            chunk_size: how many of them are decoded at once.
+            mask: as for `loss`; the result is then about log p of the elements that are True.
+            return_ess: also return the effective sample size, (sum w)^2 / sum w^2, of shape (B,). Do not trust an estimate
+                whose effective sample size is small.
 
         Returns:
             nats, shape (B,); or (log p(x), effective sample size).
@@ -155,10 +156,10 @@ class ImportanceSampling(nn.Module):
         mask: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Bounds:
-        """log p(x) and the ELBO from the same importance samples, as `log_likelihood` takes them.
+        """log p(x) and the ELBO from the same importance samples, drawn as by `log_likelihood`.
 
-        With one sample the two are equal, and with any number the ELBO, the mean of the weights' logarithms, is at most
-        log p(x), the logarithm of their mean.
+        The ELBO is the mean of log w, and log p(x) is the logarithm of the mean of w. So the ELBO is at most log p(x), and
+        with one sample the two are equal.
 
         Args:
             x, num_samples, chunk_size, mask, generator: as for `log_likelihood`.
@@ -187,15 +188,15 @@ class ImportanceSampling(nn.Module):
         return bounds_of(chunks, functional.gaussian_kl(mu, logvar) if self.prior is None else None)
 
     def decode_samples(self, z: Tensor) -> Any:
-        """The likelihood's parameters given z of shape (K, B, L), with K and B in front: what IWAELoss takes."""
+        """Returns the likelihood's parameters given z of shape (K, B, L), with K and B first, as IWAELoss takes them."""
         return unflatten(self.decode(flatten(z)), z.shape[:2])
 
     @torch.no_grad()
     def posterior_gap(self, x: Tensor, num_samples: int = 5000, **options: Any) -> Tensor:
-        """log p(x) - ELBO(x), shape (B,): an estimate of KL(q(z|x) || p(z|x)), by importance sampling.
+        """log p(x) - ELBO(x) in nats, shape (B,): an estimate of KL(q(z|x) || p(z|x)), by importance sampling.
 
-        Both terms come from the same samples: the gap of an exact posterior is 0 and not noise. So is the gap of a single
-        sample, and more of them raise it, in expectation, to its true value.
+        Both terms come from the same samples, so the gap of an exact posterior is exactly 0, without noise. With one sample
+        the gap is always 0. With more samples its expectation rises to the true value.
 
         Args:
             x, num_samples, options: chunk_size, mask and generator, as for `bounds`.

@@ -1,4 +1,4 @@
-"""VAE as a module: encoder, decoder, likelihood, and the two bounds that matter, the ELBO and log p(x)."""
+"""The VAE as a module: encoder, decoder and likelihood, trained by the ELBO and evaluated by log p(x)."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -18,8 +18,8 @@ from .importance import ImportanceSampling, given
 class VAE(ImportanceSampling):
     """A variational autoencoder.
 
-    Whether it samples never depends on `.training`: the deterministic forms are asked for by name. What samples takes a
-    `generator`, a torch.Generator of the model's device; without one the noise is the default generator's.
+    Sampling does not depend on `.training`: each method says whether it samples. A method that samples takes a `generator`,
+    a torch.Generator on the model's device. Without one it uses the device's default generator.
 
     Args:
         encoder: maps x to (mu, logvar), or to one tensor that is split in two along dimension 1.
@@ -27,14 +27,14 @@ class VAE(ImportanceSampling):
         likelihood: as for ELBOLoss.
         beta: weight of the KL in `loss`.
         prior: p(z), an object with log_prob(z) of shape (B,) and sample(n), such as vaefast.priors.VampPrior of this
-            model's encoder, or a torch.distributions object whose events are one z each, on the model's device. A module's
-            parameters become the model's. The KL is then estimated at the sample of z as log q(z|x) - log p(z). If None,
-            p(z) is the standard normal and the KL is in closed form.
-        latent_shape: of one z, such as (20,), which `sample` needs to know; if None, it is seen at the first `encode`.
+            model's encoder, or a torch.distributions object on the model's device with one z as its event. If the prior is
+            a module, its parameters become the model's. The KL is then estimated as log q(z|x) - log p(z) at the sample of
+            z. If None, p(z) is the standard normal and the KL is in closed form.
+        latent_shape: shape of one z, such as (20,), which `sample` needs. If None, the first `encode` sets it.
 
     Attributes:
-        criterion: the ELBOLoss behind `loss`, which owns likelihood, beta and prior. Another one may take its place and
-            then brings its own: ELBOLoss(vae.likelihood, free_bits=0.1) keeps the likelihood.
+        criterion: the ELBOLoss that `loss` calls. It owns likelihood, beta and prior. Assign another ELBOLoss to replace
+            all three; ELBOLoss(vae.likelihood, free_bits=0.1) keeps the likelihood.
 
     Raises:
         TypeError: prior has no log_prob or no sample.
@@ -82,7 +82,7 @@ class VAE(ImportanceSampling):
         return getattr(self.criterion, "prior", None)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("likelihood", "prior", "beta"):  # nn.Module would keep an attribute that no loss looks at
+        if name in ("likelihood", "prior", "beta"):  # nn.Module would keep it, but no loss would use it
             raise AttributeError(f"vaefast.VAE: {name} belongs to the criterion; give it to VAE or to a new criterion")
         if name == "criterion" and isinstance(value, IWAELoss):
             raise TypeError(
@@ -91,7 +91,7 @@ class VAE(ImportanceSampling):
         super().__setattr__(name, value)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(mu, logvar) of q(z|x), each (B, L)."""
+        """Returns (mu, logvar) of q(z|x), each of shape (B, L)."""
         mu, logvar = _checks.encoded("vaefast.VAE", self.encoder(x))
         self.latent_shape = tuple(mu.shape[1:])
         return mu, logvar
@@ -105,7 +105,7 @@ class VAE(ImportanceSampling):
         return self.decoder(z)
 
     def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> tuple[Any, Tensor, Tensor]:
-        """(recon_x, mu, logvar), ready for ELBOLoss."""
+        """Returns (recon_x, mu, logvar), which ELBOLoss takes with x."""
         mu, logvar = self.encode(x)
         return self.decode(self.reparameterize(mu, logvar, **given(generator=generator))), mu, logvar
 
@@ -147,13 +147,14 @@ class VAE(ImportanceSampling):
 
         Args:
             x: data, shape (B, D).
-            beta: instead of the criterion's, for this call: what a schedule of vaefast.schedules hands over.
-            weight: of each sample's loss, shape (B,).
+            beta: replaces the criterion's beta in this call, for instance by a value of vaefast.schedules.
+            weight: weight of each sample's loss, shape (B,).
             mask: bool, broadcastable to x; the loss leaves out elements that are False. The encoder sees all of x.
             return_parts: also return the parts, per sample.
 
         Returns:
-            The loss; or (loss, ELBO(elbo, log_likelihood, kl)), elbo with beta as used, each of shape (B,).
+            The loss in nats. With return_parts: (loss, ELBO(elbo, log_likelihood, kl)), where elbo includes beta and each
+            part has shape (B,).
 
         Example:
             >>> from vaefast import schedules
@@ -167,10 +168,10 @@ class VAE(ImportanceSampling):
         return self.criterion(recon_x, x, mu, logvar, **options)
 
     def elbo(self, x: Tensor, *, mask: Tensor | None = None, generator: torch.Generator | None = None) -> ELBO:
-        """The true bound (beta = 1) and its parts per sample, each (B,), from one sample of z; mask as for `loss`.
+        """Returns the true bound (beta = 1) and its parts, each of shape (B,), from one sample of z. mask is as for `loss`.
 
         Raises:
-            ValueError: the likelihood has optimal_scale, which has seen x, so that there is no p(x|z) to bound.
+            ValueError: the likelihood has optimal_scale, which depends on x, so there is no p(x|z).
 
         Example:
             >>> elbo = VAE(nn.Linear(6, 4), nn.Linear(2, 6)).elbo(torch.rand(3, 6))
@@ -184,7 +185,7 @@ class VAE(ImportanceSampling):
         return self.criterion(recon_x, x, mu, logvar, z=z, beta=1.0, return_parts=True, **given(mask=mask))[1]
 
     def _decoded(self, x: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor, Tensor, Tensor | None]:
-        """(recon_x, mu, logvar, z); z is None where the criterion has the KL in closed form and asks for no sample."""
+        """Returns (recon_x, mu, logvar, z). z is None if the criterion has the KL in closed form and takes no sample."""
         _checks.instance("vaefast.VAE", "x", x)
         if getattr(self.criterion, "estimator", "analytic") == "analytic":
             return *self(x, **given(generator=generator)), None
@@ -193,24 +194,24 @@ class VAE(ImportanceSampling):
         return self.decode(z), mu, logvar, z
 
     def reconstruct(self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
-        """E[x|z] at the mean of q(z|x), or at a sample of it."""
+        """Returns E[x|z] for z the mean of q(z|x), or with `sample` for z a sample of it."""
         mu, logvar = self.encode(x)
         z = self.reparameterize(mu, logvar, **given(generator=generator)) if sample else mu
         return self.likelihood.mean(self.decode(z))
 
     @torch.no_grad()
     def sample(self, n: int, *, draw: bool = False, generator: torch.Generator | None = None) -> Tensor:
-        """E[x|z] for n draws of z from the prior, or x drawn from p(x|z); there is no gradient through either.
+        """Returns E[x|z] for n draws of z from the prior, or with `draw` samples of x. The result has no gradient.
 
         Args:
-            n: how many.
-            draw: draw x as well, by the likelihood's `sample`: the noise of p(x|z) is then part of the result.
+            n: number of samples.
+            draw: also draw x from p(x|z) by the likelihood's `sample`, so the result includes the noise of p(x|z).
 
         Returns:
             shape (n, D), on the scale that x has after target_scale.
 
         Raises:
-            RuntimeError: the shape of z is unknown, for VAE was given no latent_shape and has encoded nothing yet.
+            RuntimeError: the shape of z is unknown, because VAE has no latent_shape and has encoded nothing yet.
 
         Example:
             >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6), latent_shape=(2,))
@@ -234,7 +235,7 @@ class VAE(ImportanceSampling):
             raise RuntimeError(
                 "vaefast.VAE.sample: the shape of z is unknown; give VAE its latent_shape, or encode something first"
             )
-        # A model without parameters or buffers has no device of its own, and takes torch's defaults.
+        # A model without parameters or buffers has no device of its own, so torch's default is used.
         own = next(filter(Tensor.is_floating_point, chain(self.parameters(), self.buffers())), torch.empty(0))
         zero = torch.zeros(n, *self.latent_shape, device=own.device, dtype=own.dtype)
         return functional.reparameterize(zero, zero, generator=generator)

@@ -1,8 +1,8 @@
-"""The operators as functions of tensors that are known to fit together: each runs a fused kernel where that is right, and
-the plain formula of reference.py elsewhere.
+"""The operations, as functions of tensors that are already checked. Each runs a fused kernel where one applies, and the
+composite elsewhere. The composite is the plain formula of reference.py.
 
-library loads the compiled operators, fake gives them shapes for torch.compile, dispatch decides between kernel and formula,
-vjp holds what the backward passes share. term, loss, sample and linear are the operations, one to a file."""
+library loads the compiled operators. fake tells torch.compile their shapes. dispatch chooses between kernel and composite.
+vjp holds helpers of the backward passes. term, loss, sample and linear are the operations, one per file."""
 
 from . import fake as fake  # registers the fake kernels
 from .dispatch import transformed as transformed

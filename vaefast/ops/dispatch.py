@@ -1,5 +1,5 @@
-"""Which of the two paths a call takes: the fused operator, or the composite of reference.py, which is right everywhere; and
-whether it may work in place."""
+"""Chooses between the fused operator and the composite, the plain formula of reference.py, which works everywhere. Also
+decides whether a gradient may be written in place."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,20 +10,20 @@ from torch.autograd import forward_ad
 
 from . import library
 
-# Private names of torch. Where one is gone, every call takes the composite: that costs speed and nothing else.
+# Private names of torch. If torch lacks one, every call takes the composite, which is correct but slower.
 _functorch_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda tensor: True)
 
 
 def transformed() -> bool:
-    """Whether torch.func or forward-mode AD looks at this call."""
+    """Whether this call runs under torch.func or forward-mode AD."""
     return _functorch_active() or getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def has_kernel(tensor: Tensor) -> bool:
-    """Whether the fused operator is right for this call, whose tensors are on one device and of types that it reads.
+    """Whether the fused operator can run this call. The tensors' dtypes and common device are checked already.
 
-    Tensors made of tensors, such as DTensor, know torch's operators and not ours."""
+    Wrapper subclasses such as DTensor support torch's operators but not vaefast's."""
     return tensor.device.type in library.DEVICES and not transformed() and not hasattr(tensor, "__tensor_flatten__")
 
 
@@ -43,7 +43,9 @@ def needs_composite(*grads: Tensor | None) -> bool:
 
 
 def traced_constant(number: float) -> float:
-    """The number; under torch.compile(dynamic=True) a usual one as a constant, guarded. A symbolic float cannot enter two
+    """Returns `number`, as a guarded constant if it is 1 or 1 / 255.
+
+    Under torch.compile(dynamic=True) a number may be a symbolic float, and a symbolic float cannot enter two
     autograd.Functions of one graph (torch 2.13: "lift_tracked_freevar_to_input")."""
     if torch.compiler.is_compiling():
         for usual in (1.0, 1 / 255):
@@ -53,7 +55,10 @@ def traced_constant(number: float) -> float:
 
 
 def is_writable(prediction: Tensor, *others: Tensor | None) -> bool:
-    """Whether the gradient may stand where the prediction does: no leaf's memory, nobody else's, not a sigmoid's result."""
+    """Whether the gradient may overwrite the prediction.
+
+    It may not if the prediction shares memory with a leaf or with `others`, or if the backward pass of the operation that
+    made it needs its values, as that of a sigmoid does."""
     base = prediction if prediction._base is None else prediction._base
     if base.is_leaf or not prediction.requires_grad or not prediction.is_contiguous():
         return False
@@ -64,8 +69,10 @@ def is_writable(prediction: Tensor, *others: Tensor | None) -> bool:
 
 
 def _may_keep(node: Any) -> bool:
-    """Whether a backward node may need its result. Of a node in Python, which a compiled function has, too, one cannot know
-    without unpacking what it saved, and under a checkpoint that computes it again."""
+    """Whether a backward node may need the result of its forward pass.
+
+    A Python node, such as that of a compiled function, counts as needing its result if it saved any tensor. To find out
+    which one would mean to unpack it, and under a checkpoint unpacking computes it again."""
     if not isinstance(node, torch.autograd.function.BackwardCFunction):
         return hasattr(node, "_raw_saved_result")
     try:

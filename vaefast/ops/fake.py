@@ -1,4 +1,4 @@
-"""Fake kernels: the shapes and dtypes that torch.compile and torch.export trace the operators with."""
+"""Fake kernels: they give torch.compile and torch.export the shapes and dtypes of the operators' results."""
 
 from collections.abc import Sequence
 

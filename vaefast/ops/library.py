@@ -1,5 +1,5 @@
-"""The compiled operators: loads the library, says clearly why it cannot, and names the
-operators. Nothing else in the package touches torch.ops."""
+"""Loads the compiled library and names its operators. If loading fails, the ImportError says why. No other module uses
+torch.ops."""
 
 import os
 import platform
@@ -57,7 +57,7 @@ _library = torch.library.Library("vaefast", "FRAGMENT")
 
 
 def implement(name: str, function: Callable[..., list[Tensor]]) -> None:
-    """Registers what the derivatives in C++ call where more is asked of them than one plain backward pass."""
+    """Registers a function that the autograd nodes in C++ call for a second, differentiable or batched backward pass."""
     for key in ("CompositeImplicitAutograd", "Batched", "FuncTorchBatchedDecomposition"):
         _library.impl(name, function, key)
 
@@ -68,16 +68,16 @@ _KL_TERMS: dict[int, str] = {term["arity"]: term["name"] for term in _C.terms() 
 
 
 def kl_term(latent: Sequence[Tensor]) -> str:
-    """The KL of (mu, logvar) from the standard normal, or from (prior_mu, prior_logvar) after them."""
+    """The name of the KL's term. `latent` is (mu, logvar), or (mu, logvar, prior_mu, prior_logvar)."""
     return _KL_TERMS[len(latent)]
 
 
-# With a kernel; meta tensors have shapes only.
+# Device types with a kernel. The kernel for meta tensors computes shapes only.
 DEVICES = frozenset({"meta", *build_info()["devices"]})
 
 
 def empty_cache() -> None:
-    """Gives back the memory that freed gradients and samples have left for the next ones, at most 256 MiB.
+    """Frees the memory that vaefast keeps from past gradients and samples to reuse for new ones, at most 256 MiB.
 
     Example:
         >>> empty_cache()

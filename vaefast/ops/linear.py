@@ -1,4 +1,4 @@
-"""A likelihood of a linear layer's outputs, a block of them at a time: the layer's output is never whole in memory."""
+"""The log-likelihood of a linear layer's output, one block of columns at a time. The whole output is never in memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from .dispatch import has_kernel, needs_composite, needs_grad
 from .term import row_sum
 from .vjp import composite_vjp
 
-_BLOCK = 1 << 21  # elements of the output at a time: few enough for a cache, many enough for matrix products
+_BLOCK = 1 << 21  # output elements per block: few enough for a cache, many enough for fast matrix products
 
 Options = tuple[str, float]  # reduction, target_scale
 
@@ -30,7 +30,7 @@ def _swept(
     needed: tuple[bool, ...],
     values: bool,
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """(value, gradients by hidden, weight and bias) of the reduced term; the gradients are multiplied by `coef`."""
+    """Returns the reduced term and its gradients with respect to hidden, weight and bias, multiplied by `coef`."""
     hidden, weight, bias, x, mask = operands
     assert hidden is not None and weight is not None and x is not None
     reduction, target_scale = options
@@ -56,6 +56,7 @@ def _swept(
 
 
 def _composite(term: str, operands: Sequence[Tensor | None], options: Options) -> Tensor:
+    """The same as two operations, the linear layer and then the term, with the whole output in memory."""
     hidden, weight, bias, x, mask = operands
     assert hidden is not None and weight is not None and x is not None
     reduction, target_scale = options
@@ -63,7 +64,7 @@ def _composite(term: str, operands: Sequence[Tensor | None], options: Options) -
 
 
 class LinearRowSum(torch.autograd.Function):
-    """A term of (hidden @ weight.T + bias, x), reduced; where it is reduced to a scalar, with its gradients in one pass."""
+    """A reduced term of (hidden @ weight.T + bias, x). If it is a scalar, the forward pass computes its gradients too."""
 
     @staticmethod
     def forward(ctx: Any, term: str, options: Options, *operands: Tensor | None) -> Tensor:
@@ -85,7 +86,7 @@ class LinearRowSum(torch.autograd.Function):
             )[:3]
         elif ctx.grads is None:
             _, grads = _swept(ctx.term, operands, ctx.options, grad, ctx.needed, False)
-        else:  # given away once: a second backward pass over a retained graph sweeps again
+        else:  # returned once; a second backward pass over a retained graph computes them again
             grads, ctx.grads = ctx.grads, None
             library.scale_([g for g in grads if g is not None], grad)
         return (None, None, *grads, None, None)
@@ -97,11 +98,12 @@ def linear_row_sum(
     reduction: str,
     target_scale: float,
 ) -> Tensor:
-    """The reduced term of a linear layer's output and data, from (hidden, weight, bias or None, x, mask or None)."""
+    """The reduced term of a linear layer's output and data. `operands` are (hidden, weight, bias, x, mask), where bias and
+    mask may be None."""
     hidden, x = operands[0], operands[3]
     assert hidden is not None and x is not None
     options = reduction, target_scale
-    exact = hidden.dtype in (torch.float32, torch.float64)  # halves would round the gradient by `hidden` at each block
+    exact = hidden.dtype in (torch.float32, torch.float64)  # half precision would round grad_hidden at each block
     special = torch.compiler.is_compiling() or x.requires_grad or torch.is_autocast_enabled(hidden.device.type)
     if not exact or special or not has_kernel(hidden) or hidden.is_meta:
         return _composite(term, operands, options)

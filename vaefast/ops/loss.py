@@ -1,8 +1,9 @@
 """The whole loss, reduced to a scalar. The autograd node, eager and compiled, is that of csrc/ops/loss_autograd.cpp.
 
-A scalar loss knows every element's coefficient already in the forward pass, so one sweep computes value and gradients. The
-backward pass returns those buffers, scaled where the upstream gradient is not 1. It gives them away once: a second backward
-pass over a retained graph sweeps again, and one with create_graph=True differentiates the composite."""
+The result is a scalar, so the forward pass already knows the coefficient of every element. One sweep over the tensors
+computes both value and gradients. The backward pass multiplies these gradients by the upstream gradient and returns them.
+It does so only once: a second backward pass over a retained graph runs new sweeps. A pass with create_graph=True
+differentiates the composite, the plain formula of reference.py."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,22 +16,22 @@ from . import library
 from .dispatch import has_kernel, is_writable, needs_composite, needs_grad, traced_constant
 from .vjp import composite_vjp, fits_one_pass, sum_of, swept
 
-fast_elbo_loss = library.fast_elbo_loss  # the fast path: elbo_loss of four common tensors, or None; eager only
+fast_elbo_loss = library.fast_elbo_loss  # the fast path: the loss in one call, or None if it does not apply; eager only
 
 
 class LossOptions(NamedTuple):
-    """Everything about a loss but its term and operands, in the order of reference.elbo_loss."""
+    """The arguments of a loss except its term and operands, in the order of reference.elbo_loss."""
 
     mask: Tensor | None
-    weight: Tensor | None  # of each sample
+    weight: Tensor | None  # one per sample
     beta: float | Tensor
     reduction: str  # "sum" or "mean"
     batch_dims: int = 1
     target_scale: float = 1.0
 
     def flat(self) -> tuple[Any, ...]:
-        """As the operators take them: the KL's coefficient is a tensor and a number, so a beta on the device is never read
-        back."""
+        """The options in the operators' order. They take the KL's coefficient as a tensor and a number, so that a beta on a
+        GPU is never copied to the CPU."""
         mask, weight, beta, *rest = self
         if not isinstance(beta, Tensor):
             return mask, weight, weight, beta, *rest
@@ -103,8 +104,8 @@ def elbo_loss(
     inplace: bool = False,
     parts: bool = True,
 ) -> tuple[Tensor, ...]:
-    """reference.elbo_loss, fused; the loss alone where no `parts` are asked for. `inplace` writes the gradient over the
-    prediction where that is possible."""
+    """reference.elbo_loss as one fused operation. Returns (loss, log-likelihood, KL); without `parts` it may leave out the
+    last two. With `inplace` the gradient overwrites the prediction where that is possible."""
     mask, weight, beta, reduction, batch_dims, target_scale = options
     if isinstance(beta, Tensor) and beta.device != operands[0].device:
         beta = beta.to(operands[0].device, non_blocking=True)

@@ -23,7 +23,8 @@ def _rsample_vjp(
     batch_dims: int,
     gradients: int,
 ) -> list[Tensor]:
-    """library.rsample_backward by the composite, so that it can be differentiated and batched."""
+    """library.rsample_backward by the composite, the plain formula of reference.py, which can be differentiated and
+    batched."""
     kl = grad_kl is not None
     needed = tuple(bool(gradients >> k & 1) for k in range(len(latent)))
 
@@ -40,7 +41,7 @@ library.implement("rsample_vjp", _rsample_vjp)
 
 
 def _noise(like: Tensor, num_samples: int, key: Tensor | None, generator: torch.Generator | None = None) -> Tensor:
-    """The standard normals that the fused operator adds to a `mu` like this one."""
+    """The standard normal noise that the fused operator draws for a `mu` of the shape and device of `like`."""
     zero = torch.zeros((), dtype=torch.float32, device=like.device).expand(like.shape)
     with torch.no_grad():
         return library.rsample([zero, zero], key, num_samples, False, 0, generator)[0]
@@ -53,7 +54,7 @@ def rsample(
     batch_dims: int = 1,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(z, KL) from latent = (mu, logvar) or (mu, logvar, prior_mu, prior_logvar), fused."""
+    """Returns (z, KL) from latent = (mu, logvar) or (mu, logvar, prior_mu, prior_logvar), as one fused operation."""
     samples = -1 if num_samples is None else num_samples
     if has_kernel(latent[0]):
         if needs_grad(latent):
@@ -61,6 +62,6 @@ def rsample(
         return library.rsample(latent, None, samples, kl, batch_dims, generator)[:2]
     mu = latent[0]
     shape = mu.shape if num_samples is None else (num_samples, *mu.shape)
-    eps = torch.randn(shape, generator=generator, device=mu.device)  # torch's own, which torch.func knows how to batch
+    eps = torch.randn(shape, generator=generator, device=mu.device)  # torch.func can batch torch.randn
     sums = reference.row_sum(library.kl_term(latent), latent, batch_dims=batch_dims) if kl else mu.new_empty(0)
     return reference.reparameterize(mu, latent[1], eps), sums

@@ -1,4 +1,5 @@
-"""A term, reduced: the autograd node and the function over it."""
+"""The term, a log-likelihood or KL of terms.h, reduced: its autograd node, and the function that runs it. The composite is
+the plain formula of reference.py."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -64,7 +65,7 @@ def row_sum(
     batch_dims: int = 1,
     target_scale: float = 1.0,
 ) -> Tensor:
-    """reference.row_sum, fused."""
+    """reference.row_sum as one fused operation."""
     if not has_kernel(operands[0]):
         return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale)
     target_scale = traced_constant(target_scale)

@@ -1,4 +1,5 @@
-"""What the backward passes share: vector-Jacobian products by a sweep, by buffers of the forward pass, by the composite."""
+"""Helpers shared by the backward passes. They compute vector-Jacobian products from the gradients of the forward pass, by a
+new sweep, or by the composite, the plain formula of reference.py."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,8 +19,8 @@ def bits(flags: tuple[bool, ...]) -> int:
 def fits_one_pass(operands: Sequence[Tensor]) -> bool:
     """Whether the forward pass may compute the gradients already.
 
-    Unscaled float16 gradients would underflow before a GradScaler's factor reaches them: those wait for it. Under
-    torch.compile they would be constants to a second backward pass, which then is silently wrong instead of refused."""
+    float16 gradients wait for the backward pass, because without the factor of a GradScaler they would underflow. Under
+    torch.compile a double backward would take gradients of the forward pass for constants and be silently wrong."""
     if torch.compiler.is_compiling():
         return False
     for t in operands:  # noqa: SIM110  a loop, because a generator would cost as much as the rest of the call
@@ -29,23 +30,23 @@ def fits_one_pass(operands: Sequence[Tensor]) -> bool:
 
 
 def spread(grads: Sequence[Tensor | None], needed: tuple[bool, ...]) -> list[Tensor | None]:
-    """One slot per input; None where no gradient was asked for."""
+    """Returns one slot per input: its gradient, or None where none is needed."""
     rest = iter(grads)
     return [next(rest) if flag else None for flag in needed]
 
 
 def scaled(buffers: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
     library.scale_(list(buffers), grad)
-    return [b.data for b in buffers]  # aliases: what becomes of a gradient does not concern a retained graph
+    return [b.data for b in buffers]  # aliases, so that changing a gradient in place does not invalidate the graph
 
 
 def composite_vjp(
     function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Sequence[Any], needed: tuple[bool, ...], grads: Grads
 ) -> list[Tensor | None]:
-    """The vector-Jacobian product of the composite, differentiable where the pass asks for it."""
+    """The vector-Jacobian product of the composite `function`, differentiable if the pass has create_graph=True."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        aliases = [t.view_as(t) if isinstance(t, Tensor) else t for t in inputs]  # one input may stand in two places
+        aliases = [t.view_as(t) if isinstance(t, Tensor) else t for t in inputs]  # one tensor may be two of the inputs
         outputs = function(*aliases)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
@@ -70,7 +71,7 @@ def swept(
     needed: tuple[bool, ...],
     reduction: str = "none",
 ) -> list[Tensor | None]:
-    """The gradients of a term by a sweep of their own, for the upstream gradient `coef`."""
+    """The gradients of a term for the upstream gradient `coef`, by a new sweep."""
     if coef is None or not any(needed):
         return [None] * len(needed)
     _, grads = library.row_sum(term, operands, mask, coef, reduction, batch_dims, target_scale, bits(needed), False)

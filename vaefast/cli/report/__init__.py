@@ -1,1 +1,1 @@
-"""The report of a run: what is measured, the figures, the sections, and the page that holds them."""
+"""The report of a run: its measurements, figures and sections, and the HTML page."""

@@ -1,4 +1,4 @@
-"""The pictures of a run: reconstructions, samples and curves as files, and the figures of its report as SVG and PNG."""
+"""The figures of a run's report, as SVG."""
 
 import io
 import re
@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
-# The colors of a report's figures are variables, set for a light and for a dark page: what stands here is replaced.
+# Placeholders for the colors of figures. They are replaced by CSS variables, which differ between light and dark pages.
 INK, SOFT, BLUE, ORANGE, GREEN, RED = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f", "#101112"
-_COLORS = {  # on a light page, on a dark one
+_COLORS = {  # the color on a light page, and on a dark page
     INK: ("#24292f", "#d8dee4"),
     SOFT: ("#d0d5db", "#3d444d"),
     BLUE: ("#1f6feb", "#6cb6ff"),
@@ -43,12 +43,12 @@ _STYLE: Any = {
     "xtick.labelcolor": INK,
     "ytick.color": SOFT,
     "ytick.labelcolor": INK,
-    "svg.hashsalt": "vaefast",  # the same run, the same bytes
+    "svg.hashsalt": "vaefast",  # the same run gives the same bytes
 }
 
 
 class Svg:
-    """A figure being drawn; `data` holds it once it is done."""
+    """A figure that is being drawn. `data` holds the SVG once it is done."""
 
     axes: Axes
     data: bytes
@@ -56,7 +56,7 @@ class Svg:
 
 @contextmanager
 def _svg(width: float = 5.2, height: float = 3.1) -> Iterator[Svg]:
-    """A figure on a transparent ground, in colors that follow the page's."""
+    """Yields a figure to draw in. It becomes an SVG with a transparent background and the page's light or dark colors."""
     drawn = Svg()
     with matplotlib.rc_context(_STYLE):
         figure, drawn.axes = plt.subplots(figsize=(width, height), layout="constrained")
@@ -76,8 +76,9 @@ def _svg(width: float = 5.2, height: float = 3.1) -> Iterator[Svg]:
 
 
 def lines(title: str, epochs: Sequence[int], series: Mapping[str, tuple[Sequence[float], str, str]]) -> bytes:
-    """Curves over the epochs, in nats: by label, values, color and line style. The first epochs leave the frame where the
-    others would be flat in it."""
+    """Draws curves over the epochs, in nats. `series` maps a label to values, color and line style.
+
+    If the first epochs would make the others look flat, the frame leaves them out."""
     with _svg() as svg:
         for label, (values, color, style) in series.items():
             svg.axes.plot(epochs, values, style, color=color, label=label, marker="." if len(epochs) < 3 else None)
@@ -94,7 +95,7 @@ def lines(title: str, epochs: Sequence[int], series: Mapping[str, tuple[Sequence
 
 
 def bars(values: Sequence[float], marked: Sequence[bool], names: Sequence[str]) -> bytes:
-    """The KL of each dimension; the marked ones are in use."""
+    """Draws the KL of each dimension. `marked` tells which dimensions are active."""
     with _svg() as svg:
         looks: Any = (
             (True, "active", {"color": BLUE}),
@@ -113,7 +114,7 @@ def bars(values: Sequence[float], marked: Sequence[bool], names: Sequence[str]) 
 
 
 def against(elbo: np.ndarray, log_px: np.ndarray) -> bytes:
-    """One point per sample; the distance above the line is its gap."""
+    """Draws log p(x) over the ELBO, one point per sample. Its distance above the line is the gap."""
     with _svg() as svg:
         ends = [min(elbo.min(), log_px.min()), max(elbo.max(), log_px.max())]
         svg.axes.plot(ends, ends, color=INK, linewidth=0.8, label="no gap")
@@ -135,7 +136,7 @@ def histogram(values: np.ndarray, title: str, xlabel: str, limits: tuple[float, 
 
 
 def codes(points: np.ndarray, labels: np.ndarray | None, names: Sequence[str], axes: tuple[str, str]) -> bytes:
-    """Points of a plane, (N, 2), in the colors of their labels (indices into names) or of how many lie around them."""
+    """Draws points of shape (N, 2), colored by label (an index into `names`), or by density if there are no labels."""
     with _svg(6.4, 5.4) as svg:
         x, y = points.T
         dot: Any = {"s": 12, "linewidths": 0, "rasterized": len(points) > 1000}
@@ -145,7 +146,7 @@ def codes(points: np.ndarray, labels: np.ndarray | None, names: Sequence[str], a
             row, column = (
                 np.clip(np.searchsorted(e, p, "right") - 1, 0, bins - 1) for e, p in zip(edges, (x, y), strict=True)
             )
-            colors = LinearSegmentedColormap.from_list("density", ["#5b8dd9", "#b06fc9", "#e8743b"])  # on either page
+            colors = LinearSegmentedColormap.from_list("density", ["#5b8dd9", "#b06fc9", "#e8743b"])  # for both pages
             shown = svg.axes.scatter(x, y, c=counts[row, column], cmap=colors, **dot)
             svg.axes.figure.colorbar(shown, ax=svg.axes, label="codes nearby", ticks=MaxNLocator(integer=True))
         else:

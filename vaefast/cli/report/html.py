@@ -1,4 +1,4 @@
-"""The pieces of a page of HTML that needs nothing but itself. Whatever is text here is escaped here."""
+"""The pieces of a self-contained HTML page. Each function escapes the text that it is given."""
 
 import base64
 import html
@@ -67,7 +67,7 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 
 def image(picture: bytes, alt: str) -> str:
-    """An SVG or PNG within the page."""
+    """Returns an <img> that contains an SVG or PNG."""
     kind = "png" if picture.startswith(b"\x89PNG") else "svg+xml"
     return f'<img alt="{text(alt)}" src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">'
 
@@ -78,14 +78,14 @@ def figure(picture: bytes, alt: str, caption: str, wide: bool = True) -> str:
 
 
 def figure_rows(pictures: Iterable[tuple[str, bytes]], caption: str) -> str:
-    """Pictures beneath each other as one figure, each with a label beside it."""
+    """Returns one figure of several pictures, one below the other, each with its label."""
     rows = "\n".join(f"<span>{text(label)}</span>{image(picture, label)}" for label, picture in pictures)
     inner = f'<div class="rows">\n{rows}\n</div>\n<figcaption>{text(caption)}</figcaption>'
     return f'<figure class="narrow">\n{inner}\n</figure>'
 
 
 def figures(parts: Iterable[str]) -> str:
-    """Figures beside each other where the page is wide enough."""
+    """Returns figures side by side, if the page is wide enough."""
     return '<div class="figures">\n' + "\n".join(parts) + "\n</div>"
 
 
@@ -98,7 +98,7 @@ def paragraph(words: str) -> str:
 
 
 def numbers(values: Iterable[tuple[str, str, str]]) -> str:
-    """The page's first numbers: name, value, unit."""
+    """Returns the key numbers of a page from tuples of name, value and unit."""
     cells = (f"<div><dt>{text(n)}</dt><dd>{text(v)} <small>{text(u)}</small></dd></div>" for n, v, u in values)
     return '<dl class="numbers">\n' + "\n".join(cells) + "\n</dl>"
 

@@ -1,4 +1,4 @@
-"""What a trained model says of a data set: its bounds sample by sample, its codes, and the labels to look at them by."""
+"""Measurements of a trained model on a data set: the bounds of each sample, the codes, and labels to color the codes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from vaefast.data import Dataset
 from ..config import RunError
 
 _MEASURED = 400  # test samples whose log p(x) is estimated
-CODED = 4000  # samples whose codes are looked at
-_CLASSES = 20  # that a map can hold apart
+CODED = 4000  # samples whose codes are computed
+_CLASSES = 20  # classes that can be told apart by color
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the model says of test samples, in nats; each of shape (N,), but mu, logvar (M, L)."""
+    """Measurements of test samples, in nats except ess. Each has shape (N,), and mu and logvar have shape (M, L)."""
 
     log_px: Tensor
     elbo: Tensor
@@ -56,11 +56,13 @@ def measure(vae: VAE, dataset: Dataset, num_samples: int) -> Measured:
 
 
 def labels(source: str, count: int) -> Sequence[Any] | None:
-    """The classes of a data set's samples in the order of its file: of the digits, of an .npz that holds them, of an IDX
-    file with the labels' file beside it, of images in several folders. None where there are none that fit."""
+    """Returns the classes of a data set's samples in the order of its file, or None if there are none that fit.
+
+    The digits have classes. An .npz may hold them, an IDX file may have a file of labels beside it, and images have the
+    folders that they are in."""
     try:
         found = _labels(source)
-    except Exception:  # numpy, zipfile, gzip and struct raise errors of their own; the page does without labels
+    except Exception:  # numpy, zipfile, gzip and struct raise errors of their own; labels are optional
         return None
     if found is None:
         return None
@@ -84,7 +86,7 @@ def _labels(source: str) -> Any:
             names = [n for n in ("y_train", "train_labels", "labels", "y", "target") if n in archive.files]
             found = archive[names[0]] if names else None
     else:
-        # train-images-idx3-ubyte has its labels in train-labels-idx1-ubyte.
+        # The labels of train-images-idx3-ubyte are in train-labels-idx1-ubyte.
         beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
         if beside.name != path.name and beside.is_file():
             found = data.read_idx(beside)
@@ -92,7 +94,7 @@ def _labels(source: str) -> Any:
 
 
 def labels_of_test(dataset: Dataset, codes: int) -> tuple[np.ndarray | None, list[str]]:
-    """Of the first test samples, as indices into the classes' names."""
+    """Returns the labels of the first `codes` test samples, as indices into the names of the classes, and these names."""
     count = len(dataset.train) + len(dataset.test)
     if len(dataset.test) < codes or (given := labels(dataset.name, count)) is None:
         return None, []

@@ -1,4 +1,4 @@
-"""The sections of a run's report, each a piece of HTML."""
+"""The sections of a run's report as HTML."""
 
 import json
 import platform
@@ -18,7 +18,7 @@ from ..config import Config
 from . import figures, html
 from .measure import CODED, Measured
 
-_SHOWN = 30  # reconstructions
+_SHOWN = 30  # reconstructions, at most
 
 
 def curves(metrics: list[dict[str, Any]]) -> str:
@@ -38,25 +38,25 @@ def curves(metrics: list[dict[str, Any]]) -> str:
                 "bound, training": (series["train_bound"], figures.ORANGE, "--"),
             },
             "The bound and what it bounds",
-            "Training raises the bound: look for a test curve that has flattened; one that falls while the training curve "
-            f"rises is overfitting (the best test ELBO, {bound[best]:.2f}, is that of epoch {epochs[best]}).",
+            "Training raises the bound: look for a test curve that has become flat; if it falls while the training curve "
+            f"rises, the model overfits (the best test ELBO, {bound[best]:.2f}, is that of epoch {epochs[best]}).",
         ),
         (
             {"E[log p(x|z)], test": (series["test_log_likelihood"], figures.BLUE, "-")},
             "Log-likelihood",
-            "How well the decoder explains the test data by its codes, the first of the ELBO's two parts: look for a rise.",
+            "The first part of the ELBO, how well the decoder explains the test data from their codes: look for a rise.",
         ),
         (
             {"KL(q(z|x) || p(z)), test": (series["test_kl"], figures.RED, "-")},
             "KL",
-            "How much the codes say about the data, the part that the ELBO subtracts: near 0 the codes are empty "
-            "(posterior collapse), and usually it rises first and then settles.",
+            "The part that the ELBO subtracts, how much the codes tell about the data: it often rises first and then "
+            "settles, and near 0 the codes are empty (posterior collapse).",
         ),
         (
             {"log p(x) - ELBO, test": (gap, figures.GREEN, "-")},
             "Gap",
-            "How far the encoder's q(z|x) is from the true posterior, estimated as log p(x) - ELBO: the smaller the "
-            "better, and a growing gap means that the encoder falls behind the decoder.",
+            "How far the encoder's q(z|x) is from the true posterior, estimated as log p(x) - ELBO: small is good, and a "
+            "growing gap means that the encoder falls behind the decoder.",
         ),
     )
     shown = [html.figure(figures.lines(title, epochs, lines), title, words) for lines, title, words in drawn]
@@ -67,7 +67,7 @@ def samples(vae: VAE, dataset: Dataset, seen: Measured) -> list[str]:
     device = next(vae.parameters()).device
     test = Dataset.floats(dataset.test[:CODED])
     columns, shown, drawn, scale = 10, _SHOWN, 60, (float(test.min()), float(test.max()))
-    if test.dim() == 2:  # rows of values, of which a few may be far from all others
+    if test.dim() == 2:  # rows of values, which may contain outliers
         low, high = np.quantile(test[:500].numpy(), (0.01, 0.99))
         columns, shown, drawn, scale = 1, 12, 12, (float(low), float(high))
     columns = min(columns, len(test))
@@ -77,8 +77,8 @@ def samples(vae: VAE, dataset: Dataset, seen: Measured) -> list[str]:
     reconstructions = html.figure(
         pictures.tiles(pairs, columns, scale),
         "test samples above their reconstructions",
-        "Test samples in the odd rows and, beneath each, what the model makes of it, E[x|z] at the mean of q(z|x): look "
-        "for what is lost, most often fine detail and rare shapes.",
+        "Test samples in the odd rows and, below each, its reconstruction E[x|z] at the mean of q(z|x): look for what is "
+        "lost, most often fine detail and rare shapes.",
         wide=False,
     )
     generator = torch.Generator(device).manual_seed(0)
@@ -93,7 +93,7 @@ def samples(vae: VAE, dataset: Dataset, seen: Measured) -> list[str]:
         html.figure(
             pictures.tiles(test[:drawn], columns, scale),
             "the data",
-            "The test data, to compare with: look for kinds of it that are missing among the samples.",
+            "The test data, for comparison: look for kinds of data that are missing among the samples.",
         ),
     )
     return [
@@ -112,14 +112,14 @@ def _traversals(vae: VAE, seen: Measured, scale: tuple[float, float]) -> list[st
         z = seen.mu[:1].repeat(len(steps), 1)
         z[:, dimension] = steps
         made = vae.likelihood.mean(vae.decode(z.to(device))).cpu()
-        flat = made.dim() == 2  # rows of values: the steps beneath each other
+        flat = made.dim() == 2  # rows of values: the steps are drawn below each other
         rows.append((f"z{dimension}", pictures.tiles(made, 1 if flat else len(steps), scale)))
     way = "from the top of each picture to its bottom" if flat else "in each row"
     parts = [
         html.figure_rows(
             rows[:5] if flat else rows,
-            f"One dimension of a test sample's code moves from -3 to 3 {way}, the others held, those of the largest KL "
-            "first: look for ones that change one thing at a time, and for ones that change nothing and are not in use.",
+            f"One dimension of a test sample's code moves from -3 to 3 {way} and the others stay, with the largest KL "
+            "first: look for dimensions that change one thing at a time, and for unused ones that change nothing.",
         )
     ]
     if seen.mu.shape[1] == 2 and not flat:
@@ -155,10 +155,10 @@ def codes(dataset: Dataset, seen: Measured, classes: np.ndarray | None, names: l
         axes, points = ("first direction", "second direction"), centered @ directions[:, :2]
     if classes is None:
         caption = (
-            f"{what}, colored by how many lie nearby: look for clusters, and for holes that samples would fall into."
+            f"{what}, colored by how many lie nearby: look for clusters, and for holes, where samples would look wrong."
         )
     else:
-        caption = f"{what}, colored by the data's labels, which training never saw: look for labels that lie apart."
+        caption = f"{what}, colored by the data's labels, which training did not use: look for labels that lie apart."
     drawn = figures.codes(points.float().numpy(), classes, names, axes)
     return html.section("codes", "Map of the codes", html.figure(drawn, "map of codes", caption, wide=False))
 
@@ -168,8 +168,8 @@ def dimensions(seen: Measured) -> str:
     order = kl.argsort(descending=True).tolist()
     drawn = figures.bars([float(kl[k]) for k in order], [bool(active[k]) for k in order], [f"z{k}" for k in order])
     caption = (
-        f"What each dimension tells about the data on average; {int(active.sum())} of {len(kl)} are active, which means "
-        "that their mean's variance over the data exceeds 0.01: look for dimensions that are not, which are not needed."
+        f"How much each dimension tells about the data on average; {int(active.sum())} of {len(kl)} are active, which "
+        "means that the variance of their mean over the data exceeds 0.01: the model does not need the others."
     )
     return html.section(
         "dimensions", "KL of each dimension", html.figure(drawn, "KL per dimension", caption, wide=False)
@@ -185,20 +185,20 @@ def bounds(seen: Measured, num_samples: int) -> list[str]:
             figures.against(elbo, log_px),
             "ELBO against log p(x)",
             f"Each test sample's log p(x), from {num_samples} importance samples, over its ELBO: the height above the line "
-            "is its gap, and samples far to the lower left are those that the model finds unlikely.",
+            "is the gap, and samples at the lower left are unlikely under the model.",
         ),
         html.figure(
             figures.histogram(gap, "Gap, log p(x) - ELBO", "nats"),
             "histogram of gaps",
-            f"The gaps alone, {gap.mean():.2f} nats on average: what a better encoder could still win; a long tail to the "
-            "right is of samples whose posterior the encoder misses.",
+            f"The gaps, {gap.mean():.2f} nats on average: a better encoder could win this much; in a long tail to the "
+            "right are samples whose posterior the encoder misses.",
         ),
     )
     trust = html.figure(
         figures.histogram(ess, "", f"of {num_samples} importance samples", (0, num_samples)),
         "histogram of effective sample sizes",
-        f"How many of the {num_samples} importance samples each estimate of log p(x) rests on: {few} of {len(ess)} rest on "
-        "fewer than 2% of them, and where many do, log p(x) is underestimated and needs more of them.",
+        f"How many of the {num_samples} importance samples carry each estimate of log p(x): for {few} of {len(ess)} it is "
+        "fewer than 2%, and if that is many, log p(x) is underestimated and needs more importance samples.",
         wide=False,
     )
     return [

@@ -1,4 +1,4 @@
-"""`vaefast report`: one page about a run, from what its folder holds and what its model says of the test set."""
+"""`vaefast report`: one page about a run, from the files in its folder and its model's results on the test set."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ def write(
     dataset: Dataset,
     num_samples: int,
 ) -> None:
-    """Measures the model and writes the page, which takes its place when it is whole."""
+    """Measures the model and writes the page. The file `out` is replaced only once the page is complete."""
     seen = measure(vae, dataset, num_samples)
     classes, named = labels_of_test(dataset, len(seen.mu))
     active = int(functional.active_units(seen.mu).sum())
