@@ -13,7 +13,12 @@ from tests.battery import _calls, _page, bitwise, exhaustive, fuzz, mutation, ne
 from tests.battery._open import OPEN, reason
 
 
-@pytest.mark.parametrize("group", battery.GROUPS)
+SLOW = ("faults", "sanitize")  # processes that soak, and a build for ThreadSanitizer
+
+
+@pytest.mark.parametrize(
+    "group", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in battery.GROUPS]
+)
 def test_group(group):
     torch.set_num_threads(1)
     found = list(battery.rows(group, quick=True))

@@ -29,7 +29,7 @@ def probe(isa: str) -> ctypes.CDLL:
     library = os.path.join(directory, f"probe_{isa}.so")
     compiler = os.environ.get("CXX", "g++")
     command = [compiler, "-std=c++17", "-shared", "-fPIC", *package_flags(), *ISA_FLAGS[isa]]
-    subprocess.run([*command, str(ROOT / "tests" / "probe.cpp"), "-o", library], check=True)
+    subprocess.run([*command, str(ROOT / "tests" / "support" / "probe.cpp"), "-o", library], check=True)
     return ctypes.CDLL(library)
 
 
