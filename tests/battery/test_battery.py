@@ -12,7 +12,6 @@ from tests.battery import __main__ as command
 from tests.battery import _calls, _page, bitwise, exhaustive, fuzz, mutation, never_worse, noise
 from tests.battery._open import OPEN, reason
 
-
 SLOW = ("faults", "sanitize")  # processes that soak, and a build for ThreadSanitizer
 
 
