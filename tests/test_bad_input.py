@@ -277,6 +277,7 @@ def test_large_batches(batch):
     torch.testing.assert_close(kl, 0.5 * (mu**2 + mu.exp() - 1 - mu).sum(1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 5])
 def test_more_than_2_to_the_31_elements(rows):
     """64-bit indices: the last element, in bfloat16, beyond 2^31, counts like the first."""

@@ -118,7 +118,7 @@ def killed(mutant: Mutant, tree: Path) -> bool:
 
 def pytest(tests: str, tree: Path) -> int:
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests.split()]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", *tests.split()]
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True).returncode
 
 

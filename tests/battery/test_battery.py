@@ -15,8 +15,12 @@ from tests.matrix import operations
 from tests.support import accuracy
 from tests.support.terms import TERMS, Term
 
+SLOW = ("faults", "sanitize")  # processes that soak, and a build for ThreadSanitizer
 
-@pytest.mark.parametrize("group", battery.GROUPS)
+
+@pytest.mark.parametrize(
+    "group", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in battery.GROUPS]
+)
 def test_group(group):
     torch.set_num_threads(1)
     found = list(battery.rows(group, quick=True))

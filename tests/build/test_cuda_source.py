@@ -3,6 +3,7 @@ time, it computes what the CPU's kernels compute when it runs on the CPU, and it
 
 import importlib.util
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 
 from tests.support.cuda_report import ARCHS, HOT, NVCC, SOURCES, TOOLKIT, compile_all
 from tests.support.native import ROOT
+from tests.support.once import once
 
+pytestmark = pytest.mark.slow  # nvcc, g++ and tests under sanitizers: minutes each
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc, of a CUDA toolkit, on this machine")
 
 
@@ -27,7 +30,10 @@ def disassembler():
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    return compile_all(tmp_path_factory.mktemp("cuda"))
+    def compile(folder):
+        (folder / "report").write_bytes(pickle.dumps(compile_all(folder)))
+
+    return pickle.loads((once(tmp_path_factory, "cuda", compile) / "report").read_bytes())
 
 
 @needs_nvcc
@@ -70,7 +76,7 @@ def test_hot_kernels_move_sixteen_bytes_at_a_time(compiled, arch):
 
 def simulated(*arguments):
     run = subprocess.run(
-        [sys.executable, "-m", "tests.simulator", "-q", *arguments], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tests.simulator", "-q", "-m", "", *arguments], cwd=ROOT, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     assert re.search(r"\d+ passed", run.stdout)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import vaefast
+from tests.support.native import ROOT
 from vaefast import cli
 
 pytest.importorskip("safetensors")
@@ -46,8 +47,8 @@ def assert_same_curve(got, expected, rel):
 
 @pytest.mark.parametrize("options", [
     ["--epochs", "6"],
-    ["--epochs", "2", "--likelihood", "gaussian"],
-    ["--epochs", "2", "--objective", "iwae", "--gradient", "dreg", "--train-samples", "3"],
+    pytest.param(["--epochs", "2", "--likelihood", "gaussian"], marks=pytest.mark.slow),
+    pytest.param(["--epochs", "2", "--objective", "iwae", "--gradient", "dreg", "--train-samples", "3"], marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_two_processes_have_the_curve_of_one(tmp_path, options):
     for processes in (1, 2):
@@ -58,6 +59,7 @@ def test_two_processes_have_the_curve_of_one(tmp_path, options):
     assert_same_curve(curve(tmp_path / "2"), curve(tmp_path / "1"), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
     """Killed without warning in its third epoch or later, and resumed by two processes."""
     out, expected = tmp_path / "run", tmp_path / "expected"
@@ -119,10 +121,10 @@ def test_resume_says_what_it_cannot_do(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrapped", ["ddp", "fsdp"])
+@pytest.mark.parametrize("wrapped", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_wrapped_models(wrapped):
     """A model of one's own with ELBOLoss under DistributedDataParallel and fully_shard, two processes; see the worker."""
-    result = torchrun(2, os.path.join(os.path.dirname(__file__), "distributed_worker.py"), wrapped)
+    result = torchrun(2, ROOT / "tests" / "support" / "distributed_worker.py", wrapped)
     assert result.returncode == 0, result.stderr[-4000:]
     assert result.stdout.count("same") == 2
 

@@ -81,21 +81,35 @@ import sys
 sys.modules["vaefast"] = None  # an import of it fails
 import numpy as np, torch
 from pathlib import Path
-folder = Path(sys.argv[1])
-encoder, decoder = (torch.export.load(folder / f"{name}.pt2").module() for name in ("encoder", "decoder"))
-with torch.no_grad():
-    for batch in (1, 9):
-        x = torch.from_numpy(np.load(folder / "x.npy"))[:batch]
-        mu, logvar = encoder(x)
-        np.savez(folder / f"{batch}.npz", mu=mu, logvar=logvar, mean=decoder(mu))
+for line in sys.stdin:
+    folder = Path(line.rstrip("\\n"))
+    encoder, decoder = (torch.export.load(folder / f"{name}.pt2").module() for name in ("encoder", "decoder"))
+    with torch.no_grad():
+        for batch in (1, 9):
+            x = torch.from_numpy(np.load(folder / "x.npy"))[:batch]
+            mu, logvar = encoder(x)
+            np.savez(folder / f"{batch}.npz", mu=mu, logvar=logvar, mean=decoder(mu))
+    print("done", flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def alone():
+    """A process that has no vaefast."""
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, "-c", LOADED_ALONE], **pipes) as process:
+        yield process  # its end closes the pipe, on which the process ends
+
+
 @pytest.mark.parametrize("options", [
-    [], ["--likelihood", "gaussian"], ["--likelihood", "bernoulli_probs"], ["--likelihood", "continuous_bernoulli"],
-    ["--likelihood", "discretized_logistic", "--model", "conv", "--channels", "4,8"], ["--likelihood", "laplace"],
+    [],
+    pytest.param(["--likelihood", "gaussian"], marks=pytest.mark.slow),
+    pytest.param(["--likelihood", "bernoulli_probs"], marks=pytest.mark.slow),
+    pytest.param(["--likelihood", "continuous_bernoulli"], marks=pytest.mark.slow),
+    ["--likelihood", "discretized_logistic", "--model", "conv", "--channels", "4,8"],
+    pytest.param(["--likelihood", "laplace"], marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_export(tmp_path, capsys, options):
+def test_export(tmp_path, alone, capsys, options):
     """Loaded by a Python that has no vaefast, for other batches than it was exported with, the programs are the model."""
     out = tmp_path / "run"
     vae = trained(out, *options)
@@ -105,8 +119,8 @@ def test_export(tmp_path, capsys, options):
     assert "torch.export.load" in capsys.readouterr().out
     x = torch.rand(9, 1, 8, 8)
     np.save(folder / "x.npy", x.numpy())
-    result = subprocess.run([sys.executable, "-c", LOADED_ALONE, str(folder)], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    print(folder, file=alone.stdin, flush=True)
+    assert alone.stdout.readline() == "done\n"
     with torch.no_grad():
         for batch in (1, 9):
             mu, logvar = vae.encode(x[:batch])
@@ -116,6 +130,7 @@ def test_export(tmp_path, capsys, options):
                     np.testing.assert_allclose(got[name], value.numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_export_of_counts(tmp_path):
     np.save(tmp_path / "counts.npy", np.random.default_rng(0).poisson(3.0, (60, 12)))
     for likelihood in ("poisson", "negative_binomial", "zero_inflated_negative_binomial"):

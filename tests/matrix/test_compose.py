@@ -19,6 +19,16 @@ COMPILED = (
     "ELBOLoss", "ELBOLoss weight, mask, beta", "ELBOLoss (mean, logvar)", "ELBOLoss free bits", "ELBOLoss inplace",
     "gaussian_kl prior", "rsample_kl", "linear_bernoulli", "IWAELoss dreg",
 )  # fmt: skip
+# These take half a minute each, mostly in torch.compile. The modes that are left show each kind of compilation once.
+SLOW = (
+    "compile dynamic", "jvp, compile", "forward_mode, compile", "hessian, compile", "jacrev_of_jacrev, compile",
+    "compiled_autograd", "export_strict", "linearize", "twice_in_one_graph",
+)  # fmt: skip
+
+
+def with_marks(mode):
+    slow = any(part in mode.name for part in SLOW)
+    return pytest.param(mode, id=mode.name, marks=[pytest.mark.slow] * slow)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,7 +38,7 @@ def _one_process():
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+@pytest.mark.parametrize("mode", map(with_marks, MODES))
 @pytest.mark.filterwarnings("ignore")
 def test_matrix(mode):
     wrong = {}
@@ -92,7 +102,7 @@ def eager_grads(function, args):
 
 
 @each_loss
-@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("dynamic", [None, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_graphs_serve_every_batch(criterion, dynamic):
     """Compiled to machine code, cold: no graph break, eager's value and gradients, one graph for 1 and one for the rest."""
     torch._dynamo.reset()
@@ -270,6 +280,7 @@ def test_a_compiled_loss_sweeps_once_each_way():
     assert counts == [["vaefast.elbo.default"], ["vaefast.row_sum.default"] * 2]
 
 
+@pytest.mark.slow
 def test_ahead_of_time():
     """Exported, compiled and packaged for a program without Python, and loaded again, for another batch."""
 

@@ -17,7 +17,7 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno
 
 def build(folder: str, sanitize: bool, source: Path = HERE / "backend.cpp") -> str:
     library = os.path.join(folder, "simulated.so")
-    flags = ["-O1", "-g", *SANITIZERS] if sanitize else ["-O2", "-g0"]
+    flags = ["-O1", "-g1", "-fno-var-tracking", *SANITIZERS] if sanitize else ["-O2", "-g0"]
     flags += ["-std=c++20", "-shared", "-fPIC", "-ffp-contract=fast", "-Wno-unknown-pragmas", f"-I{HERE}"]
     flags += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"]
     flags += [f"-isystem{path}" for path in cpp_extension.include_paths()]
