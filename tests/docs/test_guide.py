@@ -209,6 +209,14 @@ def test_the_tables_have_every_option(heading, method, tensors):
     assert named == [*positional[tensors:], *keywords]
 
 
+def test_a_call_passes_at_most_twelve_files():
+    """docs/a_call.md lists them in order, each once; that they exist is tested above."""
+    steps = re.findall(r"^(\d+)\. `([\w./]+)`: ", (ROOT / "docs" / "a_call.md").read_text(), re.MULTILINE)
+    assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1))
+    assert 8 <= len({file for _, file in steps}) == len(steps) <= 12
+    assert steps[0][1] == "vaefast/losses/elbo.py" and steps[-1][1] == "csrc/math/terms/bernoulli.h"
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     for package in ("sphinx", "furo", "myst_parser"):
@@ -247,6 +255,7 @@ def test_the_reference_holds_what_it_names(built):
     inventory = zlib.decompress((built / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode()
     objects = {line.split()[0] for line in inventory.splitlines() if line.split()[1].startswith("py:")}
     assert public() - objects == set()
+    assert {"vaefast.VAE.loss", "vaefast.VAE.log_likelihood"} <= objects  # the latter is inherited
     assert "appendix B, rearranged so that nothing" in (built / "api_functional.html").read_text()
 
 
