@@ -9,7 +9,7 @@
 
 #include "math/terms.h"
 
-// Other libraries may use what is marked.
+// Exported: other shared libraries may call it.
 #define VAEFAST_VISIBLE __attribute__((visibility("default")))
 
 namespace vaefast {

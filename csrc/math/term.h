@@ -12,8 +12,8 @@
 //   prepare   makes one number of the operands that `prepared_from` lists; evaluate takes it after the operands
 //
 // `prepare` is there for speed. A CPU runs it over many elements before it runs evaluate over them: two short loops
-// keep more elements in flight than one loop whose chain of dependent operations is long. Where each of its operands is
-// one number for the whole sweep, it runs once.
+// keep more elements in flight than one loop whose chain of dependent operations is long. If all its operands are
+// broadcast scalars, `prepare` runs once for a sweep.
 //
 // Formulas are chosen to keep the digits that the textbook form loses; docs/accuracy.md has the measured errors. Where
 // no gradient is asked for, the compiler drops what only d needs.
@@ -46,7 +46,7 @@ struct Family {};
 template <class Term>
 constexpr bool kPrepares = Term::prepared_from::size() > 0;
 
-// What a term prepares of one element, of which x are all operands.
+// prepare for one element; x holds all its operands.
 template <class Term, class T, size_t... k>
 VAEFAST_HD T prepare(const T (&x)[Term::arity], Operands<k...>) {
   return Term::prepare(x[k]...);

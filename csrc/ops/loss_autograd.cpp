@@ -1,5 +1,5 @@
-// The loss in the autograd graph, eager and traced by torch.compile. The forward pass makes the gradients as well, and
-// backward scales them.
+// The loss in the autograd graph, eager and traced by torch.compile. Where fits_one_pass allows, the forward pass makes
+// the gradients as well, and backward scales them.
 #include "autograd.h"
 
 namespace vaefast {
@@ -98,7 +98,7 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     Tensors grads = saved.rest().vec();
     if (one_pass) {
       static const auto scale = find_operator<decltype(scale_)>("vaefast::scale_");
-      data["has_gradients"] = false;  // the caller gets them
+      data["has_gradients"] = false;  // given away, so a second pass computes them anew
       scale.call(grads, grad);
     } else {
       static const ElboVjpOp vjp("vaefast::elbo_vjp");

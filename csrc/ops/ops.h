@@ -43,9 +43,9 @@ Loss elbo(std::string likelihood, at::TensorList operands, at::TensorList latent
 Loss elbo_(const Tensor& prediction, std::string likelihood, at::TensorList others, at::TensorList latent,
            const LossOptions& options, int64_t gradients);
 
-// loss_autograd.cpp: the loss alone, with a derivative, and without one for where autograd records nothing; with its
-// parts, which are (loss, log-likelihood, KL); and these with the prediction overwritten by its gradient. Python
-// implements elbo_vjp, the derivative where more is asked of it than one backward pass from the loss.
+// loss_autograd.cpp, with a derivative: elbo_loss is the loss alone, elbo_parts is (loss, log-likelihood, KL), and
+// elbo_parts_ overwrites the prediction by its gradient. elbo_loss_value is the loss where autograd records nothing.
+// Python implements elbo_vjp, the derivative if one backward pass from the loss does not suffice.
 Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList latent, const LossOptions& options);
 Tensor elbo_loss_value(std::string likelihood, at::TensorList operands, at::TensorList latent,
                        const LossOptions& options);

@@ -90,7 +90,7 @@ def memory() -> Row:
     return Row("memory that runs out: an exception, and the next call is right", figure, f"{len(calls)} of {len(calls)}", code == len(calls))  # fmt: skip
 
 
-def everyday(seed: int, generator: torch.Generator | None = None) -> list[Tensor]:
+def calls_of_a_step(seed: int, generator: torch.Generator | None = None) -> list[Tensor]:
     """A loss and a sample with its KL, forward and backward, large enough for several threads."""
     g = torch.Generator().manual_seed(seed)
     logits, x = torch.randn(128, 784, generator=g), torch.rand(128, 784, generator=g)
@@ -111,15 +111,15 @@ class Losses(Dataset):
         return 16
 
     def __getitem__(self, index: int) -> Tensor:
-        return everyday(index)[0]
+        return calls_of_a_step(index)[0]
 
 
 def threads(calls: int) -> Iterator[Row]:
-    serial = [everyday(k) for k in range(8)]
+    serial = [calls_of_a_step(k) for k in range(8)]
 
     def count(generator: torch.Generator | None = None) -> int:
         def thread(k: int) -> int:
-            return sum(not same(everyday(k, generator), serial[k]) for _ in range(calls))
+            return sum(not same(calls_of_a_step(k, generator), serial[k]) for _ in range(calls))
 
         with ThreadPoolExecutor(8) as pool:
             return sum(pool.map(thread, range(8)))
@@ -131,14 +131,14 @@ def threads(calls: int) -> Iterator[Row]:
 
 def forks(times: int) -> Iterator[Row]:
     torch.set_num_threads(2)
-    expected = [everyday(k) for k in range(16)]  # and OpenMP has its threads
+    expected = [calls_of_a_step(k) for k in range(16)]  # and OpenMP has its threads
     warnings.simplefilter("ignore")  # of more workers than cores
     loaded = torch.cat(list(DataLoader(Losses(), batch_size=4, num_workers=4, timeout=60)))
     right = int((loaded == torch.stack([e[0] for e in expected])).sum())
     yield Row("a DataLoader's 4 workers, after use: right losses", f"{right} of 16", "16 of 16", right == 16)
     ended = []
     for k in range(times):
-        ended.append(Child(lambda k=k: 0 if same(everyday(k % 16), expected[k % 16]) else 1, ALARM).wait()[0])
+        ended.append(Child(lambda k=k: 0 if same(calls_of_a_step(k % 16), expected[k % 16]) else 1, ALARM).wait()[0])
         if ended.count(-signal.SIGALRM) == 2:
             break  # it is known by now
     hung, wrong = ended.count(-signal.SIGALRM), sum(code > 0 for code in ended)

@@ -95,7 +95,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     device = training.choose_device(arguments.device)
     config, shape, vae = runs.load_run(arguments.run, device)
     dataset = configs.load_data(config, arguments.data)
-    metrics = runs.read_metrics(arguments.run) if arguments.data is None else []  # they are of the run's own data
+    metrics = (
+        runs.read_metrics(arguments.run) if arguments.data is None else []
+    )  # the saved metrics belong to the run's own data
     torch.manual_seed(config.seed)
     _check_shape(dataset.name, dataset.sample_shape, shape)
     result = training.evaluate(vae, dataset.test, arguments.num_samples, device)

@@ -49,8 +49,8 @@ class ELBOLoss(nn.Module):
             decoder turned into recon_x; the call then takes this z.
         prior: for "mc": p(z), an object with log_prob(z) of shape (B,), such as vaefast.priors.VampPrior.
         inplace: overwrite the decoder's output with its gradient where that is possible, which saves a tensor of its size.
-            Compute metrics from the output before the call. To use it in a backward pass afterwards raises torch's version
-            error.
+            Compute metrics from the output before the call. A later backward pass that needs the output
+            raises torch's version error.
         validate: check the values of every call. On CUDA this waits for the device.
         target_scale: factor that multiplies x; 1 / 255 for uint8 images. Only for likelihoods given by name.
 

@@ -50,7 +50,6 @@ elbo_ = torch.ops.vaefast.elbo_.default
 rsample = torch.ops.vaefast.rsample.default
 rsample_backward = torch.ops.vaefast.rsample_backward.default
 scale_ = torch.ops.vaefast.scale_.default
-
 sample_and_kl = torch.ops.vaefast.sample_and_kl.default  # rsample with a derivative
 
 _library = torch.library.Library("vaefast", "FRAGMENT")

@@ -1,4 +1,5 @@
-"""The whole loss, reduced to a scalar. The autograd node, eager and compiled, is that of csrc/ops/loss_autograd.cpp.
+"""The whole loss, reduced to a scalar. csrc/ops/loss_autograd.cpp has its autograd node, for eager
+and compiled code.
 
 The result is a scalar, so the forward pass already knows the coefficient of every element. One sweep over the tensors
 computes both value and gradients. The backward pass multiplies these gradients by the upstream gradient and returns them.
@@ -56,8 +57,9 @@ def _elbo_vjp(
 ) -> list[Tensor]:
     """The gradients by (*operands, *latent, weight, kl_weight) whose bit is set in `gradients`.
 
-    `upstream` are the gradients by (loss, log-likelihood, KL). The autograd node calls this where its buffers are spent, or
-    where more is asked of it than one backward pass from the loss."""
+    `upstream` are the gradients by (loss, log-likelihood, KL). The autograd node calls this if the gradients
+    of the forward pass are given away (a retained graph) or do not suffice (float16, gradients by weights or by the parts,
+    create_graph, batched gradients)."""
     arity, inputs = len(operands), [*operands, *latent, weight, kl_weight]
     needed = tuple(bool(gradients >> k & 1) for k in range(len(inputs)))
     if needs_composite(*upstream):
