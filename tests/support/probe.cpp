@@ -1,7 +1,7 @@
 // The functions of csrc/math over arrays, for test_elementary.py and test_sample.py: compiled by them, without torch, with the
 // flags of the package.
-#include "../csrc/math/half.h"
-#include "../csrc/math/philox.h"
+#include "../../csrc/math/half.h"
+#include "../../csrc/math/philox.h"
 
 using namespace vaefast::math;
 namespace math = vaefast::math;  // exp and log of doubles are libm's, too
