@@ -241,10 +241,10 @@ class ELBOLoss(nn.Module):
     def extra_repr(self) -> str:
         options = {
             "free_bits": self.free_bits,
-            "free_bits_per": self.free_bits is not None and self.free_bits_per,
-            "estimator": self.estimator == "mc" and "mc",
-            "inplace": self.inplace,
-            "validate": self.validate,
+            "free_bits_per": None if self.free_bits is None else self.free_bits_per,
+            "estimator": None if self.estimator == "analytic" else self.estimator,
+            "inplace": self.inplace or None,
+            "validate": self.validate or None,
         }
-        named = "".join(f", {name}={value!r}" for name, value in options.items() if value not in (None, False))
+        named = "".join(f", {name}={value!r}" for name, value in options.items() if value is not None)
         return f"beta={self.beta}, reduction={self.reduction!r}{named}"

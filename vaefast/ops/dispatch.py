@@ -12,7 +12,7 @@ from . import library
 
 # Private names of torch. If torch lacks one, every call takes the composite, which is correct but slower.
 _functorch_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
-_is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda tensor: True)
+_is_batched = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", lambda tensor: True)
 
 
 def transformed() -> bool:
