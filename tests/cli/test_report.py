@@ -9,7 +9,6 @@ import shlex
 import struct
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -336,7 +335,8 @@ def test_bars_mark_what_is_not_active():
     for marked, hatched in (([True, True], False), ([True, False], True)):
         svg = figures.bars([0.5, 0.01], marked, ["z0", "z1"])
         assert (b"<pattern" in svg) == hatched
-    seen = SimpleNamespace(mu=torch.tensor([[0.0, 1.0], [0.01, -1.0]]), logvar=torch.zeros(2, 2))
+    rest = [torch.zeros(2)] * 5  # log p(x) and what else a sample has
+    seen = examine.Measured(*rest, mu=torch.tensor([[0.0, 1.0], [0.01, -1.0]]), logvar=torch.zeros(2, 2))
     made = sections.dimensions(seen)
     assert "1 of 2 are active" in made
 

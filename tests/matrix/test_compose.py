@@ -38,7 +38,7 @@ def _one_process():
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("mode", map(with_marks, MODES))
+@pytest.mark.parametrize("mode", [with_marks(mode) for mode in MODES])
 @pytest.mark.filterwarnings("ignore")
 def test_matrix(mode):
     wrong = {}
