@@ -17,6 +17,13 @@ inline bool is_batched(const Tensor& t) {
   return t.key_set().has_any(c10::DispatchKeySet({c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched}));
 }
 
+// Whether a backward pass must be differentiable itself (create_graph=True) or is batched (is_grads_batched=True).
+inline bool needs_composite(at::TensorList upstream) {
+  bool composite = at::GradMode::is_enabled();
+  for (const Tensor& g : upstream) composite |= g.defined() && is_batched(g);
+  return composite;
+}
+
 // Bit k is set where tensor k requires a gradient.
 inline int64_t required_gradients(at::TensorList tensors) {
   int64_t bits = 0;

@@ -25,17 +25,23 @@ bool fits_one_pass(const Tensor& t) {
   return t.scalar_type() != at::kHalf && !t.key_set().has(c10::DispatchKey::Python);
 }
 
-// The gradients' order: operands, latents, weight, kl_weight. Returns (loss), or (loss, log-likelihood, KL).
+// The gradients' order: operands, latents, weight, kl_weight. Where both weights are one tensor, its whole gradient is
+// that of `weight`. Returns (loss), or (loss, log-likelihood, KL). The weights stand beside the options that hold them,
+// because autograd sees arguments alone.
 struct ElboLoss : torch::autograd::Function<ElboLoss> {
   static variable_list forward(AutogradContext* ctx, at::TensorList operands, at::TensorList latent,
                                const OptionalTensor& weight, const OptionalTensor& kl_weight,
                                const std::string& likelihood, const LossOptions& options, bool inplace, bool parts) {
     const size_t inputs = operands.size() + latent.size();
     int64_t gradients = required_gradients(operands) | required_gradients(latent) << operands.size();
-    bool one_pass = true;
+    const bool shared = weight && kl_weight && weight->is_same(*kl_weight);
+    const bool by_weight = weight && weight->requires_grad();
+    const bool by_kl_weight = kl_weight && kl_weight->requires_grad() && !shared;
+    bool one_pass = !by_weight && !by_kl_weight;
     for (const at::TensorList list : {operands, latent}) {
       for (const Tensor& t : list) one_pass &= fits_one_pass(t);
     }
+    TORCH_CHECK(one_pass || !inplace, "vaefast: the loss in place takes neither float16 nor weights with a gradient");
     const at::AutoDispatchBelowADInplaceOrView guard;
     const int64_t now = one_pass ? gradients : 0;
     auto [loss, fit, kl, grads] =
@@ -45,19 +51,17 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
       operands[0].unsafeGetTensorImpl()->bump_version();  // a stale use of it raises torch's version error
       grads.insert(grads.begin(), operands[0].detach());
     }
-    bool by_weights = false;
-    for (const OptionalTensor* t : {&weight, &kl_weight}) by_weights |= *t && (*t)->requires_grad();
-    if (weight && weight->requires_grad()) gradients |= int64_t(1) << inputs;
-    if (kl_weight && kl_weight->requires_grad()) gradients |= int64_t(1) << (inputs + 1);
+    gradients |= int64_t(by_weight) << inputs | int64_t(by_kl_weight) << (inputs + 1);
+    ctx->set_materialize_grads(false);
+    if (gradients == 0) return parts ? variable_list{loss, fit, kl} : variable_list{loss};
 
-    variable_list saved{or_undefined(options.mask), or_undefined(weight), or_undefined(kl_weight)};
-    saved.push_back(by_weights ? fit : Tensor());
-    saved.push_back(by_weights ? kl : Tensor());
+    const bool by_weights = by_weight || by_kl_weight;
+    variable_list saved{or_undefined(options.mask), or_undefined(weight), shared ? Tensor() : or_undefined(kl_weight),
+                        by_weights ? fit : Tensor(), by_weights ? kl : Tensor()};
     append(saved, operands);
     append(saved, latent);
     append(saved, grads);
     ctx->save_for_backward(std::move(saved));
-    ctx->set_materialize_grads(false);
     auto& data = ctx->saved_data;
     data["likelihood"] = likelihood;
     data["beta"] = options.beta;
@@ -67,7 +71,8 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     data["operands"] = int64_t(operands.size());
     data["latents"] = int64_t(latent.size());
     data["gradients"] = gradients;
-    data["has_gradients"] = one_pass && !by_weights;
+    data["has_gradients"] = one_pass;
+    data["shared"] = shared;
     data["inplace"] = inplace;
     if (parts) return {loss, fit, kl};
     return {loss};
@@ -76,27 +81,27 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
   static variable_list backward(AutogradContext* ctx, variable_list upstream) {
     auto& data = ctx->saved_data;
     const size_t arity = data["operands"].toInt(), inputs = arity + data["latents"].toInt();
-    const int64_t gradients = data["gradients"].toInt();
     variable_list result(inputs + other_arguments<2>(forward));
     upstream.resize(3);
     const Tensor &grad = upstream[0], &grad_fit = upstream[1], &grad_kl = upstream[2];
-    bool any = false, differentiable = at::GradMode::is_enabled();
-    for (const Tensor& g : upstream) {
-      any |= g.defined();
-      differentiable |= g.defined() && is_batched(g);
+    int64_t gradients = data["gradients"].toInt();
+    if (!grad.defined()) {  // the parts alone: each reaches its own operands, and neither reaches the weights
+      const int64_t of_fit = (int64_t(1) << arity) - 1, of_kl = ((int64_t(1) << inputs) - 1) & ~of_fit;
+      gradients &= (grad_fit.defined() ? of_fit : 0) | (grad_kl.defined() ? of_kl : 0);
     }
-    if (!any) return result;
-    const bool one_pass =
-        data["has_gradients"].toBool() && !differentiable && !grad_fit.defined() && !grad_kl.defined();
-    TORCH_CHECK(one_pass || !data["inplace"].toBool(),
+    if (gradients == 0) return result;
+    const bool kept_suffice =
+        data["has_gradients"].toBool() && !needs_composite(upstream) && !grad_fit.defined() && !grad_kl.defined();
+    TORCH_CHECK(kept_suffice || !data["inplace"].toBool(),
                 "vaefast.ELBOLoss: with inplace=True the prediction holds its gradient now, so the graph can be run "
                 "backward once only, from the loss, and without create_graph");
     SavedTensors saved(ctx);
-    const Tensor &mask = saved.next(), &weight = saved.next(), &kl_weight = saved.next();
+    const Tensor &mask = saved.next(), &weight = saved.next(), &own = saved.next();
+    const Tensor& kl_weight = data["shared"].toBool() ? weight : own;
     const Tensor &fit = saved.next(), &kl = saved.next();
     const at::TensorList operands = saved.next(arity), latent = saved.next(inputs - arity);
     Tensors grads = saved.rest().vec();
-    if (one_pass) {
+    if (kept_suffice) {
       static const auto scale = find_operator<decltype(scale_)>("vaefast::scale_");
       data["has_gradients"] = false;  // given away, so a second pass computes them anew
       scale.call(grads, grad);
@@ -112,6 +117,7 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
       grads = vjp(data["likelihood"].toStringRef(), operands, latent, options, given(fit), given(kl), gradients,
                   given(grad), given(grad_fit), given(grad_kl));
     }
+    TORCH_INTERNAL_ASSERT(int(grads.size()) == __builtin_popcountll(uint64_t(gradients)));
     auto next = grads.begin();
     for (size_t k = 0; k < inputs + 2; ++k) {
       // A gradient is the caller's, who may write to it; a retained graph must not see that.
@@ -127,7 +133,7 @@ variable_list apply(const std::string& likelihood, at::TensorList operands, at::
     return ElboLoss::apply(operands, latent, options.weight, options.kl_weight, likelihood, options, inplace, parts);
   }
   const at::AutoDispatchBelowADInplaceOrView guard;
-  auto [loss, fit, kl, none] = elbo_op()(likelihood, operands, latent, options, 0);
+  const auto [loss, fit, kl] = elbo_parts_value(likelihood, operands, latent, options);
   return {loss, fit, kl};
 }
 
@@ -135,7 +141,13 @@ variable_list apply(const std::string& likelihood, at::TensorList operands, at::
 
 Tensor elbo_loss_value(std::string likelihood, at::TensorList operands, at::TensorList latent,
                        const LossOptions& options) {
-  return std::get<0>(elbo_op()(std::move(likelihood), operands, latent, options, 0));
+  return std::get<0>(elbo_parts_value(std::move(likelihood), operands, latent, options));
+}
+
+Parts elbo_parts_value(std::string likelihood, at::TensorList operands, at::TensorList latent,
+                       const LossOptions& options) {
+  auto [loss, fit, kl, none] = elbo_op()(std::move(likelihood), operands, latent, options, 0);
+  return {loss, fit, kl};
 }
 
 Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList latent, const LossOptions& options) {

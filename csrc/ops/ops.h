@@ -44,13 +44,15 @@ Loss elbo_(const Tensor& prediction, std::string likelihood, at::TensorList othe
            const LossOptions& options, int64_t gradients);
 
 // loss_autograd.cpp, with a derivative: elbo_loss is the loss alone, elbo_parts is (loss, log-likelihood, KL), and
-// elbo_parts_ overwrites the prediction by its gradient. elbo_loss_value is the loss where autograd records nothing.
+// elbo_parts_ overwrites the prediction by its gradient. Those with _value serve where autograd records nothing.
 // Python implements elbo_vjp, the derivative if one backward pass from the loss does not suffice.
 Tensor elbo_loss(std::string likelihood, at::TensorList operands, at::TensorList latent, const LossOptions& options);
 Tensor elbo_loss_value(std::string likelihood, at::TensorList operands, at::TensorList latent,
                        const LossOptions& options);
 using Parts = std::tuple<Tensor, Tensor, Tensor>;
 Parts elbo_parts(std::string likelihood, at::TensorList operands, at::TensorList latent, const LossOptions& options);
+Parts elbo_parts_value(std::string likelihood, at::TensorList operands, at::TensorList latent,
+                       const LossOptions& options);
 Parts elbo_parts_(const Tensor& prediction, std::string likelihood, at::TensorList others, at::TensorList latent,
                   const LossOptions& options);
 
@@ -65,6 +67,8 @@ Tensors rsample_backward(at::TensorList latent, const Tensor& key, const Optiona
 // sample_autograd.cpp: (z, KL) with a derivative. rsample_vjp is to it what elbo_vjp is to elbo_loss.
 std::tuple<Tensor, Tensor> sample_and_kl(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
                                          std::optional<at::Generator> generator);
+std::tuple<Tensor, Tensor> sample_and_kl_value(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
+                                               std::optional<at::Generator> generator);
 
 // scale.cpp: multiplies the gradients that the forward pass has made by the upstream gradient, in place.
 void scale_(at::TensorList tensors, const Tensor& factor);

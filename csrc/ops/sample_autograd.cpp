@@ -4,13 +4,17 @@
 namespace vaefast {
 namespace {
 
+const auto& rsample_op() {
+  static const auto op = find_operator<decltype(rsample)>("vaefast::rsample");
+  return op;
+}
+
 struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
   static variable_list forward(AutogradContext* ctx, at::TensorList latent, int64_t num_samples, bool kl,
                                int64_t batch_dims, std::optional<at::Generator> generator) {
     const int64_t gradients = required_gradients(latent);
     const at::AutoDispatchBelowADInplaceOrView guard;
-    static const auto op = find_operator<decltype(rsample)>("vaefast::rsample");
-    auto [z, sums, key] = op.call(latent, {}, num_samples, kl, batch_dims, std::move(generator));
+    auto [z, sums, key] = rsample_op().call(latent, {}, num_samples, kl, batch_dims, std::move(generator));
     variable_list saved{key};
     append(saved, latent);
     ctx->save_for_backward(std::move(saved));
@@ -33,16 +37,15 @@ struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
     const OptionalTensor grad_kl = data["kl"].toBool() ? given(upstream[1]) : std::nullopt;
     if (!grad_z && !grad_kl) return result;
     int64_t gradients = data["gradients"].toInt();
-    const bool more_than_one_pass =
-        at::GradMode::is_enabled() || (grad_z && is_batched(*grad_z)) || (grad_kl && is_batched(*grad_kl));
-    if (!more_than_one_pass && !grad_kl) {  // z depends on (mu, logvar) and not on the prior
+    const bool composite = needs_composite(upstream);
+    if (!composite && !grad_kl) {  // z depends on (mu, logvar) and not on the prior
       latent = latent.slice(0, 2);
       gradients &= 3;
     }
     static const auto once = find_operator<decltype(rsample_backward)>("vaefast::rsample_backward"),
                       vjp = find_operator<decltype(rsample_backward)>("vaefast::rsample_vjp");
     const Tensors grads =
-        (more_than_one_pass ? vjp : once)
+        (composite ? vjp : once)
             .call(latent, key, grad_z, grad_kl, data["num_samples"].toInt(), data["batch_dims"].toInt(), gradients);
     auto next = grads.begin();
     for (size_t k = 0; k < latent.size(); ++k) {
@@ -53,6 +56,12 @@ struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
 };
 
 }  // namespace
+
+std::tuple<Tensor, Tensor> sample_and_kl_value(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
+                                               std::optional<at::Generator> generator) {
+  auto [z, sums, key] = rsample_op().call(latent, {}, num_samples, kl, batch_dims, std::move(generator));
+  return {z, sums};
+}
 
 std::tuple<Tensor, Tensor> sample_and_kl(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
                                          std::optional<at::Generator> generator) {

@@ -66,6 +66,10 @@ TORCH_LIBRARY_IMPL(vaefast, Autograd, m) {
   m.impl("elbo_parts_", ElboPartsInPlaceOp::flat<elbo_parts_>);
   m.impl("sample_and_kl", sample_and_kl);
 }
-TORCH_LIBRARY_IMPL(vaefast, CompositeExplicitAutograd, m) { m.impl("elbo_loss", ElboLossOp::flat<elbo_loss_value>); }
+TORCH_LIBRARY_IMPL(vaefast, CompositeExplicitAutograd, m) {
+  m.impl("elbo_loss", ElboLossOp::flat<elbo_loss_value>);
+  m.impl("elbo_parts", ElboPartsOp::flat<elbo_parts_value>);
+  m.impl("sample_and_kl", sample_and_kl_value);
+}
 
 }  // namespace vaefast

@@ -64,6 +64,71 @@ def test_parts_are_differentiable():
         torch.testing.assert_close(g, e, rtol=1e-12, atol=1e-12)
 
 
+USES = {  # which of the outputs a backward pass starts from
+    "log-likelihood": lambda loss, parts: parts.log_likelihood.sin().sum(),
+    "KL": lambda loss, parts: parts.kl.square().sum(),
+    "both parts": lambda loss, parts: parts.kl.square().sum() - parts.log_likelihood.sin().sum(),
+    "loss": lambda loss, parts: loss,
+    "loss, log-likelihood": lambda loss, parts: loss * 2 + parts.log_likelihood.sin().sum(),
+    "loss, KL": lambda loss, parts: loss * 2 + parts.kl.square().sum(),
+    "ELBO": lambda loss, parts: parts.elbo.square().sum(),
+}
+
+
+@pytest.mark.parametrize("required", ["all", "recon_x", "mu", "logvar", "weight", "beta", "latents, beta"])
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("how", ["once", "again", "create_graph"])
+def test_a_backward_pass_from_any_part(use, required, how):
+    """Each output reaches its own inputs and no others, whichever of them require a gradient."""
+    batch, names = 7, ("recon_x", "mu", "logvar", "prior_mu", "prior_logvar", "weight", "beta")
+    tensors = [
+        *torch.randn(5, batch, 4, dtype=torch.float64),
+        torch.rand(batch, dtype=torch.float64),
+        torch.tensor(0.3).double(),
+    ]
+    x = torch.rand(batch, 4, dtype=torch.float64)
+    wanted = {"all": names, "latents, beta": (*names[1:5], "beta")}.get(required, (required,))
+
+    def gradients(function):
+        leaves = {n: t.clone().requires_grad_(n in wanted) for n, t in zip(names, tensors, strict=True)}
+        value = USES[use](*function(**leaves))
+        sources = [leaves[name] for name in wanted]
+        if not value.requires_grad:
+            return [None] * len(sources)
+        if how == "again":
+            torch.autograd.grad(value, sources, retain_graph=True, allow_unused=True)
+        return torch.autograd.grad(value, sources, create_graph=how == "create_graph", allow_unused=True)
+
+    def fused(recon_x, mu, logvar, prior_mu, prior_logvar, weight, beta):
+        prior = {"prior_mu": prior_mu, "prior_logvar": prior_logvar}
+        return ELBOLoss()(recon_x, x, mu, logvar, **prior, weight=weight, beta=beta, return_parts=True)
+
+    def plain(recon_x, mu, logvar, prior_mu, prior_logvar, weight, beta):
+        fit = vaefast.reference.row_sum("bernoulli", (recon_x, x))
+        kl = vaefast.reference.row_sum("gaussian_kl_pair", (mu, logvar, prior_mu, prior_logvar))
+        return (weight * (beta * kl - fit)).mean(), VF.ELBO(fit - beta * kl, fit, kl)
+
+    for name, got, expected in zip(wanted, gradients(fused), gradients(plain), strict=True):
+        zero = torch.zeros_like(tensors[names.index(name)])
+        got, expected = (zero if g is None else g for g in (got, expected))
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_gradient_by_weights_is_rounded_once(dtype):
+    """Its two halves, by the log-likelihood and the KL, may each be beyond the weight's type."""
+    recon_x, x, logvar = torch.zeros(3, 50), torch.full((3, 50), 52.0), torch.zeros(3, 2)
+    mu = torch.full((3, 2), 200.0)
+    weight = torch.ones(3, dtype=dtype, requires_grad=True)
+    loss, parts = ELBOLoss("gaussian", reduction="sum", beta=0.1)(
+        recon_x, x, mu, logvar, weight=weight, return_parts=True
+    )
+    (got,) = torch.autograd.grad(loss, weight)
+    expected = (0.1 * parts.kl - parts.log_likelihood).detach()
+    assert parts.log_likelihood[0] < -65504
+    torch.testing.assert_close(got, expected.to(dtype))
+
+
 def test_parts_agree_with_functional_elbo():
     args = loss_inputs(*LOSS_SHAPES[2])
     _, parts = ELBOLoss(beta=0.5)(*args, return_parts=True)
@@ -142,7 +207,7 @@ def test_three_operator_calls():
 
 @pytest.mark.parametrize("option", ["", "weight", "beta", "inplace"])
 def test_every_way_through_backward_agrees(option):
-    """The node in C++, the Function in Python, a second pass over a retained graph, and create_graph."""
+    """The kept gradients, the parts beside the loss, a second pass over a retained graph, and create_graph."""
     args = loss_inputs(*LOSS_SHAPES[1])
     inplace = option == "inplace"
     options = {"weight": {"weight": torch.rand(7)}, "beta": {"beta": torch.tensor(0.3)}}.get(option, {})

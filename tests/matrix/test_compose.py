@@ -178,6 +178,23 @@ def test_double_backward_of_a_sample():
         torch.testing.assert_close(second, expected.detach())
 
 
+def test_an_exported_program_runs_where_nothing_is_recorded():
+    """Exported with gradients, run without: the operators have kernels below autograd."""
+
+    class Step(nn.Module):
+        def forward(self, recon_x, x, mu, logvar):
+            z, kl = VF.rsample_kl(mu, logvar)
+            loss, parts = ELBOLoss()(recon_x, x, mu, logvar, return_parts=True)
+            return z.sum() * 0 + kl.sum(), loss, parts.kl
+
+    args = [t.requires_grad_() for t in inputs(dtype=torch.float32)]
+    program = torch.export.export(Step(), tuple(args), strict=False).module()
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        with mode():
+            for got, expected in zip(program(*args), Step()(*args), strict=True):
+                torch.testing.assert_close(got, expected)
+
+
 @pytest.mark.parametrize("dynamic", [None, True])
 def test_a_compiled_sample_is_eagers(dynamic):
     """The same noise, value and gradients, whichever of z and the KL is used; and no second derivative without a word."""

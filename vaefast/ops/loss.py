@@ -1,5 +1,4 @@
-"""The whole loss, reduced to a scalar. csrc/ops/loss_autograd.cpp has its autograd node, for eager
-and compiled code.
+"""The whole loss, reduced to a scalar. Its autograd node, for eager and compiled code, is in csrc/ops.
 
 The result is a scalar, so the forward pass already knows the coefficient of every element. One sweep over the tensors
 computes both value and gradients. The backward pass multiplies these gradients by the upstream gradient and returns them.
@@ -62,13 +61,15 @@ def _elbo_vjp(
     create_graph, batched gradients)."""
     arity, inputs = len(operands), [*operands, *latent, weight, kl_weight]
     needed = tuple(bool(gradients >> k & 1) for k in range(len(inputs)))
+    shared = weight is not None and weight is kl_weight  # one tensor, whose whole gradient is that of `weight`
     if needs_composite(*upstream):
 
         def composite(*given: Any) -> tuple[Tensor, ...]:
-            fit = reference.row_sum(term, given[:arity], mask, "none", batch_dims, target_scale)
-            kl = reference.row_sum(library.kl_term(latent), given[arity:-2], batch_dims=batch_dims)
-            loss = _weighted(given[-1], beta * kl) - _weighted(given[-2], fit)
-            return (loss.sum() if reduction == "sum" else loss.mean()), fit, kl
+            """reference.elbo_loss of two independent weights."""
+            fit_rows = reference.row_sum(term, given[:arity], mask, "none", batch_dims, target_scale)
+            kl_rows = reference.row_sum(library.kl_term(latent), given[arity:-2], batch_dims=batch_dims)
+            loss = _weighted(given[-2 if shared else -1], beta * kl_rows) - _weighted(given[-2], fit_rows)
+            return (loss.sum() if reduction == "sum" else loss.mean()), fit_rows, kl_rows
 
         grads = composite_vjp(composite, inputs, needed, upstream)
     else:
@@ -79,8 +80,8 @@ def _elbo_vjp(
             row = (grad / batch.numel() if reduction == "mean" else grad).expand(batch)
             fit_coef = sum_of(-_weighted(weight, row), fit_coef)
             kl_coef = sum_of(beta * _weighted(kl_weight, row), kl_coef)
-            if weight is not None and fit is not None and needed[-2]:
-                of_weights[0] = (-row * fit).sum_to_size(weight.shape)
+            if weight is not None and fit is not None and kl is not None and needed[-2]:
+                of_weights[0] = (row * ((beta * kl if shared else 0) - fit)).sum_to_size(weight.shape)
             if kl_weight is not None and kl is not None and needed[-1]:
                 of_weights[1] = (beta * row * kl).sum_to_size(kl_weight.shape)
         grads = [
@@ -121,7 +122,7 @@ def elbo_loss(
     weights = [t for t in flat[1:3] if t is not None]
     if not needs_grad((*inputs, *weights)):
         return library.elbo(term, operands, latent, *flat, 0)[:3]
-    if inplace and not needs_grad(weights) and fits_one_pass(inputs) and is_writable(*inputs, mask, weight):
+    if inplace and not needs_grad(weights) and fits_one_pass(inputs) and is_writable(*inputs, mask, *weights):
         return library.elbo_parts_(operands[0], term, operands[1:], latent, *flat)
     if parts:
         return library.elbo_parts(term, operands, latent, *flat)
