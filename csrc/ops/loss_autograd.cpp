@@ -25,6 +25,22 @@ bool fits_one_pass(const Tensor& t) {
   return t.scalar_type() != at::kHalf && !t.key_set().has(c10::DispatchKey::Python);
 }
 
+// The whole numbers that backward needs. They are saved in one list, because each entry of saved_data costs as much as
+// a small sweep's overhead.
+struct Integers {
+  int64_t operands, latents, batch_dims, gradients, shared, inplace;
+
+  Integers(int64_t operands, int64_t latents, int64_t batch_dims, int64_t gradients, bool shared, bool inplace)
+      : operands(operands),
+        latents(latents),
+        batch_dims(batch_dims),
+        gradients(gradients),
+        shared(shared),
+        inplace(inplace) {}
+  explicit Integers(const std::vector<int64_t>& v) : Integers(v[0], v[1], v[2], v[3], v[4], v[5]) {}
+  std::vector<int64_t> packed() const { return {operands, latents, batch_dims, gradients, shared, inplace}; }
+};
+
 // The gradients' order: operands, latents, weight, kl_weight. Where both weights are one tensor, its whole gradient is
 // that of `weight`. Returns (loss), or (loss, log-likelihood, KL). The weights stand beside the options that hold them,
 // because autograd sees arguments alone.
@@ -64,27 +80,24 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     ctx->save_for_backward(std::move(saved));
     auto& data = ctx->saved_data;
     data["likelihood"] = likelihood;
-    data["beta"] = options.beta;
     data["reduction"] = options.reduction;
-    data["batch_dims"] = options.batch_dims;
-    data["target_scale"] = options.target_scale;
-    data["operands"] = int64_t(operands.size());
-    data["latents"] = int64_t(latent.size());
-    data["gradients"] = gradients;
+    data["factors"] = c10::IValue(std::vector<double>{options.beta, options.target_scale});
+    data["integers"] = c10::IValue(
+        Integers{int64_t(operands.size()), int64_t(latent.size()), options.batch_dims, gradients, shared, inplace}
+            .packed());
     data["has_gradients"] = one_pass;
-    data["shared"] = shared;
-    data["inplace"] = inplace;
     if (parts) return {loss, fit, kl};
     return {loss};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list upstream) {
     auto& data = ctx->saved_data;
-    const size_t arity = data["operands"].toInt(), inputs = arity + data["latents"].toInt();
+    const Integers of(data["integers"].toIntVector());
+    const size_t arity = of.operands, inputs = of.operands + of.latents;
     variable_list result(inputs + other_arguments<2>(forward));
     upstream.resize(3);
     const Tensor &grad = upstream[0], &grad_fit = upstream[1], &grad_kl = upstream[2];
-    int64_t gradients = data["gradients"].toInt();
+    int64_t gradients = of.gradients;
     if (!grad.defined()) {  // the parts alone: each reaches its own operands, and neither reaches the weights
       const int64_t of_fit = (int64_t(1) << arity) - 1, of_kl = ((int64_t(1) << inputs) - 1) & ~of_fit;
       gradients &= (grad_fit.defined() ? of_fit : 0) | (grad_kl.defined() ? of_kl : 0);
@@ -92,12 +105,12 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     if (gradients == 0) return result;
     const bool kept_suffice =
         data["has_gradients"].toBool() && !needs_composite(upstream) && !grad_fit.defined() && !grad_kl.defined();
-    TORCH_CHECK(kept_suffice || !data["inplace"].toBool(),
+    TORCH_CHECK(kept_suffice || !of.inplace,
                 "vaefast.ELBOLoss: with inplace=True the prediction holds its gradient now, so the graph can be run "
                 "backward once only, from the loss, and without create_graph");
     SavedTensors saved(ctx);
     const Tensor &mask = saved.next(), &weight = saved.next(), &own = saved.next();
-    const Tensor& kl_weight = data["shared"].toBool() ? weight : own;
+    const Tensor& kl_weight = of.shared ? weight : own;
     const Tensor &fit = saved.next(), &kl = saved.next();
     const at::TensorList operands = saved.next(arity), latent = saved.next(inputs - arity);
     Tensors grads = saved.rest().vec();
@@ -107,13 +120,10 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
       scale.call(grads, grad);
     } else {
       static const ElboVjpOp vjp("vaefast::elbo_vjp");
-      const LossOptions options{given(mask),
-                                given(weight),
-                                given(kl_weight),
-                                data["beta"].toDouble(),
-                                data["reduction"].toStringRef(),
-                                data["batch_dims"].toInt(),
-                                data["target_scale"].toDouble()};
+      const auto factors = data["factors"].toDoubleVector();
+      const LossOptions options{
+          given(mask),   given(weight), given(kl_weight), factors[0], data["reduction"].toStringRef(),
+          of.batch_dims, factors[1]};
       grads = vjp(data["likelihood"].toStringRef(), operands, latent, options, given(fit), given(kl), gradients,
                   given(grad), given(grad_fit), given(grad_kl));
     }

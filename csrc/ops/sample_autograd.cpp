@@ -18,25 +18,23 @@ struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
     variable_list saved{key};
     append(saved, latent);
     ctx->save_for_backward(std::move(saved));
-    auto& data = ctx->saved_data;
-    data["num_samples"] = num_samples;
-    data["kl"] = kl;
-    data["batch_dims"] = batch_dims;
-    data["gradients"] = gradients;
+    const std::vector<int64_t> integers{num_samples, kl, batch_dims, gradients};  // one entry: each costs time
+    ctx->saved_data["integers"] = c10::IValue(integers);
     ctx->set_materialize_grads(false);
     return {z, sums};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list upstream) {
-    auto& data = ctx->saved_data;
+    const auto integers = ctx->saved_data["integers"].toIntVector();
+    const int64_t num_samples = integers[0], kl = integers[1], batch_dims = integers[2];
+    int64_t gradients = integers[3];
     SavedTensors saved(ctx);
     const Tensor& key = saved.next();
     at::TensorList latent = saved.rest();
     variable_list result(latent.size() + other_arguments<1>(forward));
     const OptionalTensor grad_z = given(upstream[0]);
-    const OptionalTensor grad_kl = data["kl"].toBool() ? given(upstream[1]) : std::nullopt;
+    const OptionalTensor grad_kl = kl ? given(upstream[1]) : std::nullopt;
     if (!grad_z && !grad_kl) return result;
-    int64_t gradients = data["gradients"].toInt();
     const bool composite = needs_composite(upstream);
     if (!composite && !grad_kl) {  // z depends on (mu, logvar) and not on the prior
       latent = latent.slice(0, 2);
@@ -45,8 +43,7 @@ struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
     static const auto once = find_operator<decltype(rsample_backward)>("vaefast::rsample_backward"),
                       vjp = find_operator<decltype(rsample_backward)>("vaefast::rsample_vjp");
     const Tensors grads =
-        (composite ? vjp : once)
-            .call(latent, key, grad_z, grad_kl, data["num_samples"].toInt(), data["batch_dims"].toInt(), gradients);
+        (composite ? vjp : once).call(latent, key, grad_z, grad_kl, num_samples, batch_dims, gradients);
     auto next = grads.begin();
     for (size_t k = 0; k < latent.size(); ++k) {
       if (gradients >> k & 1) result[k] = *next++;

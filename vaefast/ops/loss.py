@@ -32,10 +32,11 @@ class LossOptions(NamedTuple):
     def flat(self) -> tuple[Any, ...]:
         """The options in the operators' order. They take the KL's coefficient as a tensor and a number, so that a beta on a
         GPU is never copied to the CPU."""
-        mask, weight, beta, *rest = self
-        if not isinstance(beta, Tensor):
-            return mask, weight, weight, beta, *rest
-        return mask, weight, beta if weight is None else weight * beta, 1.0, *rest
+        mask, weight, beta, reduction, batch_dims, target_scale = self
+        kl_weight, factor = weight, beta
+        if isinstance(beta, Tensor):
+            kl_weight, factor = beta if weight is None else weight * beta, 1.0
+        return mask, weight, kl_weight, factor, reduction, batch_dims, target_scale
 
 
 def _elbo_vjp(
@@ -109,21 +110,32 @@ def elbo_loss(
 ) -> tuple[Tensor, ...]:
     """reference.elbo_loss as one fused operation. Returns (loss, log-likelihood, KL); without `parts` it may leave out the
     last two. With `inplace` the gradient overwrites the prediction where that is possible."""
-    mask, weight, beta, reduction, batch_dims, target_scale = options
-    if isinstance(beta, Tensor) and beta.device != operands[0].device:
-        beta = beta.to(operands[0].device, non_blocking=True)
+    if isinstance(options.beta, Tensor) and options.beta.device != operands[0].device:
+        options = options._replace(beta=options.beta.to(operands[0].device, non_blocking=True))
     if not has_kernel(operands[0]):
-        return reference.elbo_loss(term, operands, latent, *options._replace(beta=beta))
-    if torch.compiler.is_compiling() and not isinstance(beta, Tensor) and beta != 1:
-        # torch.full would put the value into the graph, too
-        beta = beta * torch.ones((), dtype=torch.float64, device=latent[0].device)
-    options = LossOptions(mask, weight, beta, reduction, batch_dims, traced_constant(target_scale))
-    flat, inputs = options.flat(), (*operands, *latent)
-    weights = [t for t in flat[1:3] if t is not None]
-    if not needs_grad((*inputs, *weights)):
-        return library.elbo(term, operands, latent, *flat, 0)[:3]
-    if inplace and not needs_grad(weights) and fits_one_pass(inputs) and is_writable(*inputs, mask, *weights):
+        return reference.elbo_loss(term, operands, latent, *options)
+    if torch.compiler.is_compiling():
+        options = _traceable(options, operands[0].device)
+    flat = options.flat()
+    if inplace and _may_overwrite((*operands, *latent), flat[:3]):
         return library.elbo_parts_(operands[0], term, operands[1:], latent, *flat)
     if parts:
         return library.elbo_parts(term, operands, latent, *flat)
     return (library.elbo_loss(term, operands, latent, *flat),)
+
+
+def _traceable(options: LossOptions, device: torch.device) -> LossOptions:
+    """The options with a beta that may change without a recompilation. As a number it would be a constant of the graph,
+    and torch.full would make one of it, too."""
+    beta = options.beta
+    if not isinstance(beta, Tensor) and beta != 1:
+        beta = beta * torch.ones((), dtype=torch.float64, device=device)
+    return options._replace(beta=beta, target_scale=traced_constant(options.target_scale))
+
+
+def _may_overwrite(inputs: Sequence[Tensor], others: Sequence[Tensor | None]) -> bool:
+    """Whether the gradient may be written over the prediction: one pass computes all that is asked for."""
+    _, *weights = others
+    if not needs_grad(inputs) or needs_grad(weights) or not fits_one_pass(inputs):
+        return False
+    return is_writable(*inputs, *others)
