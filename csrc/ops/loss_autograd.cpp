@@ -25,8 +25,8 @@ bool fits_one_pass(const Tensor& t) {
   return t.scalar_type() != at::kHalf && !t.key_set().has(c10::DispatchKey::Python);
 }
 
-// The whole numbers that backward needs. They are saved in one list, because each entry of saved_data costs as much as
-// a small sweep's overhead.
+// The whole numbers that backward needs, saved as one list: a call for a small batch is all overhead, and each entry of
+// saved_data adds to it.
 struct Integers {
   int64_t operands, latents, batch_dims, gradients, shared, inplace;
 
