@@ -5,6 +5,7 @@ computes both value and gradients. The backward pass multiplies these gradients 
 It does so only once: a second backward pass over a retained graph runs new sweeps. A pass with create_graph=True
 differentiates the composite, the plain formula of reference.py."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -78,7 +79,8 @@ def _elbo_vjp(
         of_weights: list[Tensor | None] = [None, None]
         if grad is not None:
             batch = operands[0].shape[:batch_dims]
-            row = (grad / batch.numel() if reduction == "mean" else grad).expand(batch)
+            samples = math.prod(batch)  # batch.numel() would make a constant of a symbolic size
+            row = (grad / samples if reduction == "mean" else grad).expand(batch)
             fit_coef = sum_of(-_weighted(weight, row), fit_coef)
             kl_coef = sum_of(beta * _weighted(kl_weight, row), kl_coef)
             if weight is not None and fit is not None and kl is not None and needed[-2]:
