@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 
 # A thread of OpenMP spins while it waits. In several processes on the same cores that takes ten times the time of the
 # work. The library reads this when torch loads it; the processes that tests start inherit it.
@@ -11,6 +12,14 @@ import torch  # noqa: E402
 
 from tests.support.once import once  # noqa: E402
 from vaefast.ops import library  # noqa: E402
+
+
+def pytest_configure(config):
+    """torch.compile keeps graphs on disk by the names of their operators, whatever is behind them. Each run begins without."""
+    if not hasattr(config, "workerinput"):  # the processes of pytest-xdist inherit it
+        graphs = tempfile.TemporaryDirectory(prefix="vaefast-graphs-")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = graphs.name
+        config.add_cleanup(graphs.cleanup)
 
 
 def pytest_addoption(parser):
