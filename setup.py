@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 
 from setuptools import build_meta, find_packages, setup
 from setuptools.build_meta import *  # noqa: F403  the hooks that are not overridden below
@@ -41,7 +42,9 @@ def see_torch():
 
 
 def get_requires_for_build_wheel(config_settings=None):
-    return [] if see_torch() else [TORCH]
+    # After the build pip replaces a torch that is too old, so the build must not see it.
+    recent = see_torch() and tuple(map(int, metadata.version("torch").split(".")[:2])) >= (2, 11)
+    return [] if recent else [TORCH]
 
 
 get_requires_for_build_editable = get_requires_for_build_wheel

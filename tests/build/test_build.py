@@ -32,6 +32,15 @@ def test_a_torch_is_asked_for_only_where_there_is_none():
     assert requirement in (ROOT / "pyproject.toml").read_text()
 
 
+@pytest.mark.parametrize(
+    ("found", "asked"), [("2.9.1", True), ("2.10.0+cpu", True), ("2.11.0a0", False), ("3.0", False)]
+)
+def test_a_torch_that_is_too_old_is_not_built_for(found, asked):
+    """pip would replace it after the build, and the library would not load."""
+    code = f"setup.metadata.version = lambda name: {found!r}; print(bool(setup.get_requires_for_build_wheel()))"
+    assert setup(code).stdout.strip() == str(asked)
+
+
 def test_an_isolated_backend_sees_it_too(tmp_path):
     """As under pip's isolation: a path without the environment's packages, and one interpreter to ask."""
     code = """
@@ -104,6 +113,6 @@ def test_a_source_distribution_holds_what_a_build_needs(tmp_path):
     needed = {
         str(file.relative_to(ROOT)) for file in (ROOT / "csrc").rglob("*") if file.suffix in (".h", ".inl", ".cpp")
     }
-    assert (
-        needed | {"setup.py", "pyproject.toml", "README.md", "LICENSE", "vaefast/py.typed", "vaefast/_C.pyi"} <= names
-    )
+    needed |= {"setup.py", "pyproject.toml", "README.md", "LICENSE", "vaefast/py.typed", "vaefast/_C.pyi"}
+    read_by_tests = {"CONTRIBUTING.md", "docs/api.md", "examples/__init__.py", "benchmarks/results/amd.json"}
+    assert needed | read_by_tests | {"tests/conftest.py", "tests/battery/exhaustive.cpp"} <= names

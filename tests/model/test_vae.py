@@ -288,6 +288,16 @@ def test_a_restored_model_samples_at_once():
     assert restored.latent_shape == trained.latent_shape == (2,)
 
 
+def test_the_shape_of_a_sample_is_the_given_one_or_the_first():
+    """A convolutional model takes images of any size, and each has another shape of z."""
+    conv = nn.Conv2d(1, 4, 1)
+    first, given = vaefast.VAE(conv, nn.Identity()), vaefast.VAE(conv, nn.Identity(), latent_shape=(2, 3, 3))
+    for size in (5, 6):
+        for vae in (first, given):
+            assert vae.encode(torch.rand(1, 1, size, size))[0].shape == (1, 2, size, size)
+    assert first.sample(1).shape == (1, 2, 5, 5) and given.sample(1).shape == (1, 2, 3, 3)
+
+
 def test_samples_of_x():
     """Without a gradient; with draw=True from p(x|z) and not its mean."""
     vae, g = vaefast.mlp_vae((500,), 2, likelihood=likelihoods.Gaussian(scale=0.5)), torch.Generator()

@@ -147,6 +147,8 @@ def gaussian_log_prob(
         for parameter, value in (("mu", mu), ("logvar", logvar))
     ]
     batch_dims = _checks.batch_dims(name, batch_dims, "z", z)
+    if any(t.dtype == torch.float64 for t in parameters):
+        z = z.double()  # the term takes its second operand for data, which do not decide the dtype; here that is mu
     return row_sum("gaussian", (z, *parameters), batch_dims=batch_dims)
 
 

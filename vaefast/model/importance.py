@@ -136,6 +136,10 @@ class ImportanceSampling(nn.Module):
         Returns:
             nats, shape (B,); or (log p(x), effective sample size).
 
+        Raises:
+            ValueError: num_samples or chunk_size is not positive, the shapes do not match, or the likelihood has
+                optimal_scale, which depends on x, so there is no p(x|z).
+
         Example:
             >>> from vaefast import VAE
             >>> vae, x = VAE(nn.Linear(6, 4), nn.Linear(2, 6)), torch.rand(3, 6).round()
@@ -166,6 +170,9 @@ class ImportanceSampling(nn.Module):
 
         Returns:
             Bounds(log_px, elbo, log_likelihood, kl, ess), each of shape (B,); elbo = log_likelihood - kl.
+
+        Raises:
+            ValueError: as `log_likelihood`.
 
         Example:
             >>> from vaefast import VAE
@@ -200,6 +207,9 @@ class ImportanceSampling(nn.Module):
 
         Args:
             x, num_samples, options: chunk_size, mask and generator, as for `bounds`.
+
+        Raises:
+            ValueError: as `log_likelihood`.
 
         Example:
             >>> from vaefast import VAE

@@ -91,9 +91,14 @@ class VAE(ImportanceSampling):
         super().__setattr__(name, value)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns (mu, logvar) of q(z|x), each of shape (B, L)."""
+        """Returns (mu, logvar) of q(z|x) for x of shape (B, D), each of shape (B, L).
+
+        Raises:
+            TypeError, ValueError: the encoder returns neither two tensors nor one that splits in two along dimension 1.
+        """
         mu, logvar = _checks.encoded("vaefast.VAE", self.encoder(x))
-        self.latent_shape = tuple(mu.shape[1:])
+        if self.latent_shape is None:
+            self.latent_shape = tuple(mu.shape[1:])
         return mu, logvar
 
     def reparameterize(self, mu: Tensor, logvar: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -101,7 +106,7 @@ class VAE(ImportanceSampling):
         return functional.reparameterize(mu, logvar, generator=generator)
 
     def decode(self, z: Tensor) -> Any:
-        """The likelihood's parameters given z."""
+        """The likelihood's parameters given z of shape (B, L): the decoder's output, shape (B, D) or a tuple of such."""
         return self.decoder(z)
 
     def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> tuple[Any, Tensor, Tensor]:
@@ -155,6 +160,9 @@ class VAE(ImportanceSampling):
         Returns:
             The loss in nats. With return_parts: (loss, ELBO(elbo, log_likelihood, kl)), where elbo includes beta and each
             part has shape (B,).
+
+        Raises:
+            TypeError, ValueError: as `ELBOLoss.forward`.
 
         Example:
             >>> from vaefast import schedules
@@ -212,6 +220,7 @@ class VAE(ImportanceSampling):
 
         Raises:
             RuntimeError: the shape of z is unknown, because VAE has no latent_shape and has encoded nothing yet.
+            ValueError: a generator is given, but the prior is of torch.distributions, which takes none.
 
         Example:
             >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6), latent_shape=(2,))
