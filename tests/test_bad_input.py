@@ -92,7 +92,7 @@ WRONG = {
     "a distribution": (lambda: loss(likelihood=torch.distributions.Bernoulli(logits=LOGITS)), TypeError, r"torch.distributions.Bernoulli has its parameters already"),
     "values, a negative beta": (lambda: loss(beta=torch.tensor(-1.0), module={"validate": True}), ValueError, "beta must be at least 0, got -1"),
     "likelihood class": (lambda: loss(likelihood=likelihoods.Gaussian), TypeError, r"likelihood must be an object, Gaussian\(\), not the class"),
-    "two target scales": (lambda: VF.elbo(LOGITS, X, MU, LOGVAR, likelihood=likelihoods.Bernoulli(), target_scale=0.5), ValueError, "give target_scale to the likelihood object"),
+    "two target scales": (lambda: VF.elbo(LOGITS, X, MU, LOGVAR, likelihood=likelihoods.Bernoulli(), target_scale=0.5), ValueError, r"for likelihoods given by name; write Bernoulli\(target_scale=0.5\)"),
     "no counts": (lambda: loss(x=None, likelihood="poisson"), TypeError, "x must be a torch.Tensor, got NoneType"),
     "labels": (lambda: likelihoods.Categorical().log_prob(torch.zeros(1, 4, 3), torch.full((1, 3), 4)), ValueError, "x must hold labels, whole numbers from 0 to 3"),
     "fractions for labels": (lambda: likelihoods.Categorical().log_prob(torch.zeros(1, 4, 3), torch.full((1, 3), 1.5)), ValueError, "whole numbers from 0 to 3"),

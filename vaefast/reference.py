@@ -11,13 +11,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Formula = Callable[..., Tensor]
-TERMS: dict[str, Formula] = {}  # the formula of each term of csrc/math/terms.h, by the term's name
+TERMS: dict[str, Formula] = {}  # the formula of each term of csrc/math/terms, by the term's name
+KL_TERMS: dict[int, str] = {}  # the name of the KL of a latent of so many operands
 
 
 def _term(formula: Formula) -> Formula:
-    """Puts a formula into TERMS, under its own name."""
+    """Puts a log-likelihood into TERMS, under its own name. Its second operand is the data."""
     TERMS[formula.__name__] = formula
     return formula
+
+
+def _kl_term(formula: Formula) -> Formula:
+    """Puts a KL into TERMS and KL_TERMS. None of its operands is data."""
+    KL_TERMS[formula.__code__.co_argcount] = formula.__name__
+    return _term(formula)
 
 
 LOG_2PI = math.log(2 * math.pi)
@@ -53,12 +60,12 @@ def _standardized(difference: Tensor, logvar: Tensor) -> Tensor:
     return difference * torch.exp(-0.5 * torch.where(lost, 0.0, logvar))
 
 
-@_term
+@_kl_term
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mu * mu + phi(logvar))
 
 
-@_term
+@_kl_term
 def gaussian_kl_pair(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
     return 0.5 * (_standardized(mu - prior_mu, prior_logvar) ** 2 + phi(logvar - prior_logvar))
 
@@ -113,6 +120,17 @@ def continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     return torch.where(near, (x - 0.5) * y + series * y * y, far)
 
 
+def reduced(value: Tensor, reduction: str, batch_dims: int = 1) -> Tensor:
+    """Elements, reduced: "elementwise" (no sum), "none" (a sum per sample), "sum" (of everything), or "mean" (over the
+    samples' sums)."""
+    if reduction == "elementwise":
+        return value
+    rows = value.flatten(batch_dims).sum(-1) if value.dim() > batch_dims else value
+    if reduction == "none":
+        return rows
+    return rows.sum() if reduction == "sum" else rows.mean()
+
+
 def row_sum(
     term: str,
     operands: Sequence[Tensor],
@@ -121,9 +139,8 @@ def row_sum(
     batch_dims: int = 1,
     target_scale: float = 1.0,
 ) -> Tensor:
-    """The term of `operands`, reduced: "elementwise" (no sum), "none" (a sum per sample), "sum" (of everything), or "mean"
-    (over the samples' sums)."""
-    target = None if term.startswith("gaussian_kl") else 1
+    """The term of `operands`, reduced."""
+    target = None if term in KL_TERMS.values() else 1
     wide = any(t.dtype == torch.float64 for k, t in enumerate(operands) if k != target)
     wide_operands = [t.to(torch.float64 if wide else torch.float32) for t in operands]
     if target is not None and target_scale != 1:
@@ -133,12 +150,7 @@ def row_sum(
     value = TERMS[term](*torch.broadcast_tensors(*wide_operands))
     if mask is not None:
         value = torch.where(mask, value, 0.0)
-    if reduction == "elementwise":
-        return value
-    rows = value.flatten(batch_dims).sum(-1) if value.dim() > batch_dims else value
-    if reduction == "none":
-        return rows
-    return rows.sum() if reduction == "sum" else rows.mean()
+    return reduced(value, reduction, batch_dims)
 
 
 def elbo_loss(
@@ -155,11 +167,11 @@ def elbo_loss(
     """Returns (loss, log-likelihood, KL). The loss is weight * (beta * KL - log-likelihood), reduced by "sum" or "mean".
     The log-likelihood and the KL are per sample."""
     fit = row_sum(likelihood, operands, mask, "none", batch_dims, target_scale)
-    kl = row_sum("gaussian_kl" if len(latent) == 2 else "gaussian_kl_pair", latent, batch_dims=batch_dims)
+    kl = row_sum(KL_TERMS[len(latent)], latent, batch_dims=batch_dims)
     loss = beta * kl - fit
     if weight is not None:
         loss = weight * loss
-    return (loss.sum() if reduction == "sum" else loss.mean()), fit, kl
+    return reduced(loss, reduction, batch_dims), fit, kl
 
 
 def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:

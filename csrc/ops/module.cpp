@@ -42,8 +42,6 @@ py::list terms() {
 }
 
 py::dict build_info() {
-  py::dict arity;
-  for (int i = 0; i < Terms::size; ++i) arity[Terms::names[i]] = Terms::arity[i];
   py::dict info;
   info["torch"] = TORCH_VERSION;
 #ifdef VAEFAST_CUDA_ARCHS
@@ -62,6 +60,8 @@ py::dict build_info() {
   }
   info["devices"] = devices;
   info["cpu_isas"] = supported_isas();
+  py::dict arity;
+  for (const py::handle term : terms()) arity[term["name"]] = term["arity"];
   info["terms"] = arity;
   return info;
 }

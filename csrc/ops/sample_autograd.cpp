@@ -1,4 +1,4 @@
-// Samples and their KL in the eager autograd graph.
+// Samples and their KL in the autograd graph, eager and traced by torch.compile.
 #include "autograd.h"
 
 namespace vaefast {

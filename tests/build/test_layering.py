@@ -2,6 +2,7 @@
 Each check takes a folder, so that a test can plant a breach and see it found."""
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +26,11 @@ ARROWS = {
     "reference": [],
     "_checks": [],
     "ops": ["_C", "_built_for", "reference"],
-    "likelihoods": ["_checks", "ops"],
+    "likelihoods": ["_checks", "ops", "reference"],
     "functional": ["_checks", "likelihoods", "ops", "reference"],
     "schedules": ["_checks"],
     "priors": ["_checks", "functional"],
-    "losses": ["_checks", "functional", "likelihoods", "ops"],
+    "losses": ["_checks", "functional", "likelihoods", "ops", "reference"],
     "model": ["_checks", "functional", "likelihoods", "losses"],
     "__init__": ["functional", "likelihoods", "losses", "model", "ops", "priors", "schedules"],
     "data": ["_checks"],
@@ -111,6 +112,8 @@ def circles(root: Path) -> list[str]:
 def breaches_of_the_face(root: Path) -> list[str]:
     """What the application imports of the library that is not public: a private name, or a module behind the face."""
     public = {"vaefast", "vaefast.data", "vaefast.functional", "vaefast.likelihoods"}
+    names = {module.rpartition(".")[2]: {*importlib.import_module(module).__all__, "__version__"} for module in public}
+    names["vaefast"].add("data")
     found = []
     for name, file in modules(root).items():
         if part(name) != "cli":
@@ -120,12 +123,13 @@ def breaches_of_the_face(root: Path) -> list[str]:
             if isinstance(node, ast.ImportFrom):
                 module = node.module or ""
                 behind = node.level > deep or (node.level == 0 and part(module) == "vaefast" and module not in public)
-                private = node.level == 0 and part(module) == "vaefast" and any(a.name[0] == "_" for a in node.names)
+                known = names[module.rpartition(".")[2]] if module in public and not node.level else None
+                private = known is not None and not {a.name for a in node.names} <= known
                 found += [f"{name} imports from {'.' * node.level}{module}"] * (behind or private)
             elif isinstance(node, ast.Import):
                 found += [f"{name} imports {a.name}" for a in node.names if re.match(r"vaefast\.(?!data$)", a.name)]
-            elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "vaefast":
-                found += [f"{name} uses {node.attr}"] * (node.attr[0] == "_" and node.attr != "__version__")
+            elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") in names:
+                found += [f"{name} uses {node.attr}"] * (node.attr not in names[node.value.id])
     return found
 
 
@@ -216,6 +220,8 @@ PLANTED = {
     "a module behind the face": (breaches_of_the_face, "vaefast/cli/runs.py", "from vaefast.losses.elbo import x\n"),
     "a module behind the face, relative": (breaches_of_the_face, "vaefast/cli/runs.py", "from ..model import VAE\n"),
     "a module behind the face, deep": (breaches_of_the_face, "vaefast/cli/report/a.py", "from ...ops import library\n"),
+    "a name that is not public": (breaches_of_the_face, "vaefast/cli/runs.py", "from vaefast.functional import kl\n"),
+    "an attribute that is not": (breaches_of_the_face, "vaefast/cli/runs.py", "from vaefast import data\ndata.gzip\n"),
     "a private name": (breaches_of_the_face, "vaefast/cli/runs.py", "import vaefast\nvaefast._checks\n"),
     "an import of all of a module": (breaches_of_the_face, "vaefast/cli/runs.py", "import vaefast.ops\n"),
     "torch.ops beside the library": (

@@ -79,7 +79,7 @@ def test_what_terms_say_of_themselves():
     assert list(terms) == list(library.build_info()["terms"])
     for name, row in TERMS.items():
         assert terms[name]["target"] == (-1 if row.target is None else row.target)
-        assert terms[name]["is_kl"] == name.startswith("gaussian_kl")
+    assert {term["arity"]: name for name, term in terms.items() if term["is_kl"]} == reference.KL_TERMS
 
 
 @each_case

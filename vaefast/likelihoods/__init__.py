@@ -21,6 +21,7 @@ __all__ = [
     "Gaussian",
     "Laplace",
     "Likelihood",
+    "NAMES",
     "NegativeBinomial",
     "Poisson",
     "ZeroInflatedNegativeBinomial",
@@ -40,4 +41,5 @@ NAMED.update(
         "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomial,
     }
 )
+#: The names that `by_name` knows.
 NAMES = tuple(NAMED)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .. import _checks
 from ..ops import row_sum
+from ..reference import reduced
 
 
 class Likelihood(nn.Module):
@@ -42,7 +43,7 @@ class Likelihood(nn.Module):
         """log p(x|z) in nats.
 
         Args:
-            recon_x: the decoder's output.
+            recon_x: the decoder's output, shape (B, D), or a tuple of such tensors.
             x: data, shape (B, D).
             mask: bool, broadcastable to x; elements that are False are missing.
             batch_dims: number of leading dimensions that are the batch.
@@ -54,18 +55,19 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
     def mean(self, recon_x: Any) -> Tensor:
-        """E[x|z], on the scale that x has after target_scale."""
+        """E[x|z], shape (B, D), on the scale that x has after target_scale. recon_x has one batch dimension."""
         raise NotImplementedError
 
     def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        """One draw of x, on the scale that x has after target_scale. Counts and grid points are at least float32."""
+        """One draw of x, shape (B, D), on the scale that x has after target_scale. recon_x has one batch dimension.
+        Counts and grid points are at least float32."""
         raise NotImplementedError
 
 
 class FusedLikelihood(Likelihood):
     """A likelihood that one term of the kernels computes."""
 
-    term: str  # its name in csrc/math/terms.h
+    term: str  # its name in csrc/math/terms
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -148,8 +150,4 @@ class CompositeLikelihood(Likelihood):
         value = self.element(parameters, x)
         if mask is not None:
             value = torch.where(mask, value, 0.0)
-        if reduction != "elementwise":
-            value = value.flatten(batch_dims).sum(-1) if value.dim() > batch_dims else value
-            if reduction != "none":
-                value = value.sum() if reduction == "sum" else value.mean()
-        return value.to(wide)
+        return reduced(value, reduction, batch_dims).to(wide)

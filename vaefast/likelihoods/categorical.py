@@ -18,6 +18,9 @@ class Categorical(CompositeLikelihood):
     A value of x that is not a label raises ValueError on the CPU. On a GPU, and under torch.compile or torch.func, its
     log-probability is NaN.
 
+    Args:
+        target_scale: see `Likelihood`.
+
     Example:
         >>> Categorical().log_prob(torch.zeros(1, 4, 3), torch.tensor([[0, 3, 2]]))  # 3 log 1/4
         tensor([-4.1589])

@@ -20,6 +20,9 @@ def _draw_counts(rate: Tensor, dtype: torch.dtype, generator: torch.Generator | 
 class Poisson(CompositeLikelihood):
     """Counts, from the logarithm of their rate: x log_rate - exp(log_rate) - log x!.
 
+    Args:
+        target_scale: see `Likelihood`.
+
     Example:
         >>> Poisson().log_prob(torch.zeros(1, 2), torch.tensor([[0, 2]]))
         tensor([-2.6931])
@@ -69,7 +72,11 @@ class NegativeBinomial(CompositeLikelihood):
     r = exp(log_count), and the variance is m + m^2 / r. All samples may share r: then log_count has shape (D,).
 
     The log-probability is log(Gamma(x + r) / (Gamma(r) x!)) + r log(r / (r + m)) + x log(m / (r + m)). It is computed in
-    float64, because for large r it is a small difference of large numbers.
+    float64, because for large r it is a small difference of large numbers. These are the mean and the inverse dispersion of
+    the models of single cells (Lopez et al. 2018).
+
+    Args:
+        target_scale: see `Likelihood`.
 
     Example:
         >>> NegativeBinomial().log_prob((torch.zeros(1, 1), torch.zeros(1, 1)), torch.tensor([[1]]))  # 1/4
@@ -97,7 +104,10 @@ class NegativeBinomial(CompositeLikelihood):
 
 class ZeroInflatedNegativeBinomial(CompositeLikelihood):
     """Counts with excess zeros, from (log_mean, log_count, gate). x is 0 with probability sigmoid(gate), and else it is
-    drawn from NegativeBinomial(log_mean, log_count).
+    drawn from NegativeBinomial(log_mean, log_count) (Lopez et al. 2018).
+
+    Args:
+        target_scale: see `Likelihood`.
 
     Example:
         >>> one = torch.zeros(1, 1)

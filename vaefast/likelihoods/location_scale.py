@@ -16,7 +16,7 @@ class Scaled(FusedLikelihood):
     learned parameter."""
 
     second: str  # the name of the decoder's second output, and of the attribute that holds the fixed or learned scale
-    per_log_scale = 1.0  # what `second` is for a scale whose logarithm is 1
+    per_log_scale = 1.0  # `second` is this times log(scale): 2 for a logvar, 1 for a log_scale
     defaults = {"scale": 1.0, "learn_scale": False, "optimal_scale": False, **Likelihood.defaults}
 
     def __init__(self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0) -> None:
@@ -63,7 +63,8 @@ class Scaled(FusedLikelihood):
         return self.split(recon_x)[0]
 
     def quantile(self, u: Tensor) -> Tensor:
-        """Of mean 0 and scale 1, at u + 1/2, for u in [-1/2, 1/2): `sample` draws by it."""
+        """The quantile at probability u + 1/2 of the distribution with mean 0 and scale 1, for u in [-1/2, 1/2). `sample`
+        applies it to uniform numbers."""
         raise NotImplementedError
 
     def sample(self, recon_x: Tensor | tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Tensor:

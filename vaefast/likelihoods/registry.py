@@ -37,7 +37,10 @@ def by_name(likelihood: str | Likelihood, *, target_scale: float = 1.0) -> Any:
                 f"does; torch.distributions.{type(likelihood).__name__} has its parameters already"
             )
         if target_scale != 1.0:
-            raise ValueError("vaefast: give target_scale to the likelihood object")
+            raise ValueError(
+                "vaefast: target_scale is for likelihoods given by name; write "
+                f"{type(likelihood).__name__}(target_scale={target_scale:g})"
+            )
         return likelihood
     if likelihood not in NAMED:
         raise ValueError(f"vaefast: likelihood must be one of {', '.join(map(repr, NAMED))}, got {likelihood!r}")

@@ -1,7 +1,7 @@
 """ELBOLoss: the negative ELBO as a module. Runs as one fused call when the options allow."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,22 +10,11 @@ from .. import _checks, likelihoods, ops
 from ..functional import ELBO, free_bits_kl, gaussian_kl, gaussian_log_prob
 from ..functional.kl import FREE_BITS
 from ..likelihoods import Likelihood
+from .call import Call, checked_call
 from .reduction import reduce
 from .validate import check_values
 
 _NAME = "vaefast.ELBOLoss"
-
-
-class _Call(NamedTuple):
-    """The checked arguments of one call."""
-
-    operands: tuple[Tensor, ...] | None  # of the likelihood's term; None if no term computes it
-    latent: tuple[Tensor, ...]  # (mu, logvar) or (mu, logvar, prior_mu, prior_logvar)
-    batch: torch.Size
-    z: Tensor | None
-    beta: float | Tensor
-    weight: Tensor | None
-    mask: Tensor | None
 
 
 class ELBOLoss(nn.Module):
@@ -119,7 +108,7 @@ class ELBOLoss(nn.Module):
         """Returns the loss.
 
         Args:
-            recon_x: the decoder's output, shape (B, D).
+            recon_x: the decoder's output, shape (B, D), or a tuple of tensors if the likelihood takes several.
             x: data of the same shape.
             mu, logvar: mean and log sigma^2 of q(z|x), both of shape (B, L).
             z: only for estimator="mc": the sample that the decoder turned into recon_x, of the shape of mu.
@@ -147,26 +136,29 @@ class ELBOLoss(nn.Module):
             and (loss := self._fast_path(likelihood, recon_x, x, mu, logvar)) is not None
         ):
             return loss
-        prior = prior_mu, prior_logvar
-        call = self._checked(likelihood, recon_x, x, mu, logvar, prior, z, beta, weight, mask, return_parts)
+        beta = self.beta if beta is None else beta
+        options = ops.LossOptions(mask, weight, beta, self.reduction, 1, getattr(likelihood, "target_scale", 1.0))
+        _checks.flag(_NAME, "return_parts", return_parts)
+        latent = mu, logvar, prior_mu, prior_logvar
+        call = checked_call(_NAME, likelihood, recon_x, x, latent, z, options, self.estimator, self.prior)
         fused = call.operands is not None and self.free_bits is None and self.reduction != "none" and z is None
-        fit = None if fused else likelihood.log_prob(recon_x, x, mask=mask)
-        if self.validate:  # after the other checks, so that their errors stay the same
+        fit = None if fused else self._log_likelihood(likelihood, recon_x, x, call)
+        if self.validate:  # after all other checks, which those of a likelihood's own log_prob belong to
             named: dict[str, Any] = dict(zip(("mu", "logvar", "prior_mu", "prior_logvar"), call.latent, strict=False))
-            named |= {"z": z, "beta": call.beta, "weight": weight}
-            check_values(_NAME, likelihood, recon_x, x, call.mask, named)
+            named |= {"z": z, "beta": call.options.beta, "weight": weight}
+            check_values(_NAME, likelihood, recon_x, x, call.options.mask, named)
         if fit is None:
             loss, *parts = self._fused(likelihood, call, return_parts)
         else:
-            loss, *parts = self._composed(call, fit)
+            loss, *parts = self._composed(call, fit, return_parts)
         if not return_parts:
             return loss
         log_likelihood, kl = parts
-        return loss, ELBO(log_likelihood - call.beta * kl, log_likelihood, kl)
+        return loss, ELBO(log_likelihood - call.options.beta * kl, log_likelihood, kl)
 
     def _fast_path(self, likelihood: Any, recon_x: Any, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor | None:
         """Fast path: checks and runs the common loss in one C++ call, because on a small batch the Python checks take as
-        long as the kernel. Returns None if an option or a tensor is not common."""
+        long as the kernel. Returns None if an option or a tensor needs the general path."""
         if (
             not (self.inplace or self.validate or torch.compiler.is_compiling())
             and (self.free_bits is None and self.reduction in ("mean", "sum") and self.estimator == "analytic")
@@ -178,65 +170,35 @@ class ELBOLoss(nn.Module):
             )
         return None
 
-    def _checked(
-        self,
-        likelihood: Any,
-        recon_x: Any,
-        x: Tensor,
-        mu: Tensor,
-        logvar: Tensor,
-        prior: tuple[Tensor | None, Tensor | None],
-        z: Tensor | None,
-        beta: float | Tensor | None,
-        weight: Tensor | None,
-        mask: Tensor | None,
-        return_parts: bool,
-    ) -> _Call:
-        """Returns the arguments of one call after all checks except those of values."""
-        latent = _checks.latent(_NAME, mu, logvar, *prior)
-        beta = _checks.beta(_NAME, self.beta if beta is None else beta, "mu", mu)
-        _checks.reduction(_NAME, self.reduction)
-        _checks.flag(_NAME, "return_parts", return_parts)
-        _checks.instance(_NAME, "x", x)
-        operands = likelihood.operands(recon_x, x, mask) if getattr(likelihood, "fused", False) else None
-        if mu.device != x.device:
-            _checks.same_device(_NAME, "mu", mu, "x", x)
-        batch = _checks.same_batch(_NAME, x, mu)
-        if mask is not None:
-            mask = _checks.mask(_NAME, mask, "x", x)
-        if weight is not None:
-            _checks.weight(_NAME, weight, batch, "x", x)
-        if (z is None) != (self.estimator == "analytic"):
-            got = "got none" if z is None else f"got one for estimator={self.estimator!r}"
-            raise ValueError(f"{_NAME}: z must be given for estimator='mc' and only then, {got}")
-        if self.prior is not None and not (prior[0] is prior[1] is None):
-            raise ValueError(f"{_NAME}: the module has a prior; prior_mu and prior_logvar would be another one")
-        if z is not None:
-            _checks.sample(_NAME, z)
-            _checks.same_shape(_NAME, "z", z, "mu", mu)
-        return _Call(operands, latent, batch, z, beta, weight, mask)
-
-    def _fused(self, likelihood: Any, call: _Call, return_parts: bool) -> tuple[Tensor, ...]:
+    def _fused(self, likelihood: Any, call: Call, return_parts: bool) -> tuple[Tensor, ...]:
         """Returns (loss,) or (loss, log-likelihood, KL) from one fused call."""
         assert call.operands is not None
-        options = ops.LossOptions(call.mask, call.weight, call.beta, self.reduction, 1, likelihood.target_scale)
-        return ops.elbo_loss(likelihood.term, call.operands, call.latent, options, self.inplace, return_parts)
+        return ops.elbo_loss(likelihood.term, call.operands, call.latent, call.options, self.inplace, return_parts)
 
-    def _composed(self, call: _Call, fit: Tensor) -> tuple[Tensor, ...]:
-        """Returns (loss, log-likelihood, KL) from the log-likelihood, the KL or its estimate at z, and free bits."""
+    def _log_likelihood(self, likelihood: Any, recon_x: Any, x: Tensor, call: Call) -> Tensor:
+        """The log-likelihood per sample, shape (B,)."""
+        mask, *_, target_scale = call.options
+        if call.operands is None:
+            return likelihood.log_prob(recon_x, x, mask=mask)
+        return ops.row_sum(likelihood.term, call.operands, mask, target_scale=target_scale)
+
+    def _composed(self, call: Call, fit: Tensor, return_parts: bool) -> tuple[Any, ...]:
+        """Returns (loss, log-likelihood, KL) from the log-likelihood, the KL or its estimate at z, and free bits. With free
+        bits the KL itself is computed only for return_parts."""
         _checks.per_sample(_NAME, "likelihood", fit, call.batch)
-        mu, logvar, *prior = call.latent
-        if call.z is None:
-            kl = gaussian_kl(mu, logvar, *prior)
-        else:
+        kl: Any = None
+        if call.z is not None:
+            mu, logvar, *prior = call.latent
             log_p = gaussian_log_prob(call.z, *prior) if self.prior is None else self.prior.log_prob(call.z)
             _checks.per_sample(_NAME, "prior", log_p, call.batch)
             kl = gaussian_log_prob(call.z, mu, logvar) - log_p
+        elif self.free_bits is None or return_parts:
+            kl = gaussian_kl(*call.latent)
         counted = kl
         if self.free_bits is not None:
             each = gaussian_kl(*call.latent, reduction="elementwise")
             counted = free_bits_kl(each, self.free_bits, self.free_bits_per)
-        return reduce(call.beta * counted - fit, call.weight, self.reduction), fit, kl
+        return reduce(call.options.beta * counted - fit, call.options.weight, self.reduction), fit, kl
 
     def extra_repr(self) -> str:
         options = {

@@ -111,7 +111,7 @@ class IWAELoss(nn.Module):
             mu, logvar = mu.detach(), logvar.detach()
         if prior is None and self.prior is not None:
             if not (prior_mu is prior_logvar is None):
-                raise ValueError(f"{_NAME}: the module has a prior; prior_mu and prior_logvar would be another one")
+                raise ValueError(f"{_NAME}: this loss was built with a prior; leave out prior_mu and prior_logvar")
             prior = self.prior
         options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
         fit, ratio = fit_and_ratio(_NAME, recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)

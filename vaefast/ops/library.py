@@ -4,6 +4,7 @@ torch.ops."""
 import os
 import platform
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,8 @@ except ImportError:
     _here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if os.path.exists(os.path.join(os.path.dirname(_here), "setup.py")):
         _REBUILD = (
-            "These are vaefast's sources, which Python finds before an installed vaefast while it runs in their folder: "
-            "run it elsewhere, or compile in place: pip install --no-build-isolation -e ."
+            "Python imported the folder of vaefast's sources, which is not compiled. Run Python in another folder, or "
+            "compile in this one: pip install --no-build-isolation -e ."
         )
     raise ImportError(
         f"vaefast's compiled library is missing from {_here} (torch {torch.__version__} is running). {_REBUILD}"
@@ -35,18 +36,14 @@ except ImportError as error:
         f"{platform.python_version()} with torch {torch.__version__}. {_REBUILD} (The loader says: {error})"
     ) from error
 
-build_info = _C.build_info
-cpu_isa = _C.cpu_isa
 set_cpu_isa = _C.set_cpu_isa
 cached_bytes = _C.cached_bytes
-fast_elbo_loss = _C.fast_elbo_loss
+fast_elbo_loss = _C.fast_elbo_loss  # the fast path: the loss in one call, or None if it does not apply; eager only
 
 row_sum = torch.ops.vaefast.row_sum.default
-elbo = torch.ops.vaefast.elbo.default
-elbo_loss = torch.ops.vaefast.elbo_loss.default  # elbo's loss alone, with a derivative
-elbo_parts = torch.ops.vaefast.elbo_parts.default  # (loss, log-likelihood, KL), with a derivative
+elbo_loss = torch.ops.vaefast.elbo_loss.default  # the loss alone
+elbo_parts = torch.ops.vaefast.elbo_parts.default  # (loss, log-likelihood, KL)
 elbo_parts_ = torch.ops.vaefast.elbo_parts_.default  # the same in place
-elbo_ = torch.ops.vaefast.elbo_.default
 rsample = torch.ops.vaefast.rsample.default
 rsample_backward = torch.ops.vaefast.rsample_backward.default
 scale_ = torch.ops.vaefast.scale_.default
@@ -62,13 +59,39 @@ def implement(name: str, function: Callable[..., list[Tensor]]) -> None:
 
 
 # What each term says of itself in csrc/math/terms: the operand that holds data, -1 for none; the KL that fits a latent.
-TARGET: dict[str, int] = {term["name"]: term["target"] for term in _C.terms()}
-_KL_TERMS: dict[int, str] = {term["arity"]: term["name"] for term in _C.terms() if term["is_kl"]}
+_TERMS = _C.terms()
+TARGET: dict[str, int] = {term["name"]: term["target"] for term in _TERMS}
+_KL_TERMS: dict[int, str] = {term["arity"]: term["name"] for term in _TERMS if term["is_kl"]}
 
 
 def kl_term(latent: Sequence[Tensor]) -> str:
     """The name of the KL's term. `latent` is (mu, logvar), or (mu, logvar, prior_mu, prior_logvar)."""
     return _KL_TERMS[len(latent)]
+
+
+def build_info() -> dict[str, Any]:
+    """What the compiled library was made for.
+
+    Returns:
+        "torch": the version that it was compiled against. "devices": the types of device with kernels. "cuda_archs": the
+        CUDA architectures, None in a build for the CPU. "cpu_isas": the instruction sets of this machine that have loops of
+        their own. "openmp": whether sweeps use several threads. "terms": the number of operands of each term, by its name.
+
+    Example:
+        >>> build_info()["terms"]["gaussian"]  # mean, x, logvar
+        3
+    """
+    return _C.build_info()
+
+
+def cpu_isa() -> str:
+    """The CPU instruction set in use: "baseline", "avx2" or "avx512". At first it is the best that the machine has.
+
+    Example:
+        >>> cpu_isa() in build_info()["cpu_isas"]
+        True
+    """
+    return _C.cpu_isa()
 
 
 # Device types with a kernel. The kernel for meta tensors computes shapes only.
@@ -80,7 +103,5 @@ def empty_cache() -> None:
 
     Example:
         >>> empty_cache()
-        >>> cached_bytes()
-        0
     """
     _C.empty_cache()

@@ -69,7 +69,8 @@ class LinearRowSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, term: str, options: Options, *operands: Tensor | None) -> Tensor:
         ctx.term, ctx.options = term, options
-        ctx.needed = ctx.needs_input_grad[2:5]
+        _, _, *needed, _, _ = ctx.needs_input_grad
+        ctx.needed = tuple(needed)  # hidden, weight, bias
         scalar = options[0] != "none"
         now = ctx.needed if scalar else (False,) * 3
         value, grads = _swept(term, operands, options, None, now, True)

@@ -1,9 +1,9 @@
 """The whole loss, reduced to a scalar. Its autograd node, for eager and compiled code, is in csrc/ops.
 
-The result is a scalar, so the forward pass already knows the coefficient of every element. One sweep over the tensors
-computes both value and gradients. The backward pass multiplies these gradients by the upstream gradient and returns them.
-It does so only once: a second backward pass over a retained graph runs new sweeps. A pass with create_graph=True
-differentiates the composite, the plain formula of reference.py."""
+The result is a scalar, so the forward pass already knows the coefficient of every element. One pass over the data and
+one over the latent compute both value and gradients. The backward pass multiplies these gradients by the upstream
+gradient and returns them. It does so only once: a second backward pass over a retained graph runs new sweeps. A pass with
+create_graph=True differentiates the composite, the plain formula of reference.py."""
 
 import math
 from collections.abc import Sequence
@@ -16,8 +16,6 @@ from .. import reference
 from . import library
 from .dispatch import has_kernel, is_writable, needs_composite, needs_grad, traced_constant
 from .vjp import composite_vjp, fits_one_pass, sum_of, swept
-
-fast_elbo_loss = library.fast_elbo_loss  # the fast path: the loss in one call, or None if it does not apply; eager only
 
 
 class LossOptions(NamedTuple):
@@ -71,7 +69,7 @@ def _elbo_vjp(
             fit_rows = reference.row_sum(term, given[:arity], mask, "none", batch_dims, target_scale)
             kl_rows = reference.row_sum(library.kl_term(latent), given[arity:-2], batch_dims=batch_dims)
             loss = _weighted(given[-2 if shared else -1], beta * kl_rows) - _weighted(given[-2], fit_rows)
-            return (loss.sum() if reduction == "sum" else loss.mean()), fit_rows, kl_rows
+            return reference.reduced(loss, reduction, batch_dims), fit_rows, kl_rows
 
         grads = composite_vjp(composite, inputs, needed, upstream)
     else:
@@ -110,17 +108,17 @@ def elbo_loss(
     inplace: bool = False,
     parts: bool = True,
 ) -> tuple[Tensor, ...]:
-    """reference.elbo_loss as one fused operation. Returns (loss, log-likelihood, KL); without `parts` it may leave out the
-    last two. With `inplace` the gradient overwrites the prediction where that is possible."""
+    """reference.elbo_loss as one fused operation. Returns (loss, log-likelihood, KL), or (loss,) without `parts`. With
+    `inplace` the gradient overwrites the prediction where that is possible."""
     if isinstance(options.beta, Tensor) and options.beta.device != operands[0].device:
         options = options._replace(beta=options.beta.to(operands[0].device, non_blocking=True))
     if not has_kernel(operands[0]):
-        return reference.elbo_loss(term, operands, latent, *options)
+        return reference.elbo_loss(term, operands, latent, *options)[: 3 if parts else 1]
     if torch.compiler.is_compiling():
         options = _traceable(options, operands[0].device)
     flat = options.flat()
     if inplace and _may_overwrite((*operands, *latent), flat[:3]):
-        return library.elbo_parts_(operands[0], term, operands[1:], latent, *flat)
+        return library.elbo_parts_(operands[0], term, operands[1:], latent, *flat)[: 3 if parts else 1]
     if parts:
         return library.elbo_parts(term, operands, latent, *flat)
     return (library.elbo_loss(term, operands, latent, *flat),)

@@ -40,11 +40,11 @@ def _rsample_vjp(
 library.implement("rsample_vjp", _rsample_vjp)
 
 
-def _noise(like: Tensor, num_samples: int, key: Tensor | None, generator: torch.Generator | None = None) -> Tensor:
-    """The standard normal noise that the fused operator draws for a `mu` of the shape and device of `like`."""
+def _noise(like: Tensor, num_samples: int, key: Tensor) -> Tensor:
+    """The standard normal noise that the fused operator drew by `key` for a `mu` of the shape and device of `like`."""
     zero = torch.zeros((), dtype=torch.float32, device=like.device).expand(like.shape)
     with torch.no_grad():
-        return library.rsample([zero, zero], key, num_samples, False, 0, generator)[0]
+        return library.rsample([zero, zero], key, num_samples, False, 0, None)[0]
 
 
 def rsample(

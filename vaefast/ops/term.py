@@ -1,5 +1,5 @@
-"""The term, a log-likelihood or KL of terms.h, reduced: its autograd node, and the function that runs it. The composite is
-the plain formula of reference.py."""
+"""The term, a log-likelihood or KL of csrc/math/terms, reduced: its autograd node, and the function that runs it. The
+composite is the plain formula of reference.py."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from .vjp import bits, composite_vjp, fits_one_pass, scaled, spread, swept
 
 
 class RowSum(torch.autograd.Function):
-    """A term of terms.h, reduced."""
+    """A term, reduced."""
 
     @staticmethod
     def forward(
@@ -27,7 +27,7 @@ class RowSum(torch.autograd.Function):
         *operands: Tensor,
     ) -> Tensor:
         ctx.options = (term, reduction, batch_dims, target_scale)
-        ctx.needed = ctx.needs_input_grad[5:]
+        ctx.needed = ctx.needs_input_grad[-len(operands) :]
         ctx.spent = not (reduction in ("sum", "mean") and fits_one_pass(operands))
         gradients = 0 if ctx.spent else bits(ctx.needed)
         value, buffers = library.row_sum(
@@ -39,8 +39,9 @@ class RowSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        none = (None,) * (len(ctx.needs_input_grad) - len(ctx.needed))  # of the arguments before the operands
         if grad is None:
-            return (None,) * (5 + len(ctx.needed))
+            return (*none, *(None for _ in ctx.needed))
         term, reduction, batch_dims, target_scale = ctx.options
         mask, *saved = ctx.saved_tensors
         operands, buffers = saved[: len(ctx.needed)], saved[len(ctx.needed) :]
@@ -49,12 +50,12 @@ class RowSum(torch.autograd.Function):
             def composite(*inputs: Tensor) -> Tensor:
                 return reference.row_sum(term, inputs, mask, reduction, batch_dims, target_scale)
 
-            return (None,) * 5 + tuple(composite_vjp(composite, operands, ctx.needed, [grad]))
+            return (*none, *composite_vjp(composite, operands, ctx.needed, [grad]))
         if ctx.spent:
             grads = swept(term, operands, mask, grad, batch_dims, target_scale, ctx.needed, reduction)
-            return (None,) * 5 + tuple(grads)
+            return (*none, *grads)
         ctx.spent = True
-        return (None,) * 5 + tuple(spread(scaled(buffers, grad), ctx.needed))
+        return (*none, *spread(scaled(buffers, grad), ctx.needed))
 
 
 def row_sum(

@@ -49,7 +49,7 @@ def composite_vjp(
         aliases = [t.view_as(t) if isinstance(t, Tensor) else t for t in inputs]  # one tensor may be two of the inputs
         outputs = function(*aliases)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    # An output may not depend on what requires a gradient, such as the KL on the prediction.
+    # Some outputs do not depend on what requires a gradient, such as the KL on the prediction.
     pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad]
     wanted = [t for t, flag in zip(aliases, needed, strict=True) if flag]
     if not pairs:
