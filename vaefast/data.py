@@ -15,6 +15,8 @@ from torch import Tensor
 
 from . import _checks
 
+__all__ = ["IMAGE_SUFFIXES", "DataError", "Dataset", "load", "read", "read_idx", "split_order"]
+
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 # An IDX file holds two bytes of 0, a type code, the number of dimensions, the dimensions as big-endian uint32, and the
 # elements.
@@ -54,22 +56,6 @@ class Dataset:
     def samples(self) -> Tensor:
         """The training samples, or the test samples if there are no training samples."""
         return self.train if len(self.train) else self.test
-
-    def check_counts(self) -> None:
-        x = self.samples
-        if x.dtype is torch.uint8 or bool((x < 0).any() or (x % 1 != 0).any()):
-            raise DataError(
-                f"{self.name}: a likelihood of counts needs whole numbers from 0 on, not images or fractions; "
-                "save counts as a floating-point or integer .npy array of two dimensions"
-            )
-
-    def check_unit_interval(self) -> None:
-        low, high = float(self.samples.min()), float(self.samples.max())
-        if self.samples.dtype is not torch.uint8 and (low < 0 or high > 1):
-            raise DataError(
-                f"{self.name}: values run from {low:g} to {high:g}, but a Bernoulli likelihood needs [0, 1]; "
-                "scale them, or train with --likelihood gaussian"
-            )
 
 
 def load(source: str | os.PathLike[str], test_fraction: float = 0.2) -> Dataset:

@@ -54,8 +54,8 @@ Words that the tables use:
 - **even**: a cell of `never_worse` in which an error is larger than eager's, but both largest errors are at most one ULP of
   the result's type. It counts as met.
 - **eager**: what people write in torch for the same operation.
-- **WEAK**: dieharder's word for a p-value below 0.005 or above 0.995. One such value is expected in a hundred, so that some
-  are no fault; FAILED, a p-value beyond 1e-6, would be one.
+- **WEAK**: dieharder's word for a p-value below 0.005 or above 0.995. One such value is expected in a hundred, so a
+  few of them are normal. FAILED, a p-value beyond 1e-6, is a fault.
 """
 
 

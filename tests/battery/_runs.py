@@ -83,7 +83,7 @@ def killed(folder: Path, data: Path, times: int) -> Iterator[Row]:
                 file.write(content[: len(content) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
 
-        runs._replaced, Path.write_bytes = nullcontext, half
+        runs.replaced, Path.write_bytes = nullcontext, half
 
     run = folder / "killed-0"
     done = len((run / "metrics.jsonl").read_text().splitlines())

@@ -29,7 +29,7 @@ FILES = (
     "tests/functional/test_objectives.py",
     "tests/functional/test_known_mistakes.py",
     "tests/losses/test_dreg.py",
-    "tests/model/test_bounds.py",
+    "tests/model/test_importance.py",
     "tests/model/test_vae.py",
 )
 UNLIKE = "compile or inductor or 2_to_the_31"  # of their tests: what compiles, and what is large

@@ -14,7 +14,7 @@ class RunError(ValueError):
     """A run's folder or settings cannot be used. The message says why in one sentence."""
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "likelihood": likelihoods.NAMES,
     "objective": ("elbo", "iwae"),
     "gradient": ("standard", "stl", "dreg"),
@@ -68,8 +68,8 @@ class Config:
 
 def is_possible(name: str, value: Any) -> bool:
     """Whether a run can have this value of a setting."""
-    if name in _CHOICES:
-        return value in _CHOICES[name]
+    if name in CHOICES:
+        return value in CHOICES[name]
     default = getattr(Config, name, ())
     if isinstance(default, tuple):
         if name == "sample_shape" and not value:
@@ -91,8 +91,16 @@ def load_data(config: Config, other: str | None = None) -> data.Dataset:
 
 def check_data(dataset: data.Dataset, config: Config) -> None:
     """Raises DataError if the values of the data are outside the support of the run's likelihood."""
-    likelihood = likelihoods.by_name(config.likelihood)
-    if likelihood.integral:
-        dataset.check_counts()
-    elif likelihood.support == (0.0, 1.0):
-        dataset.check_unit_interval()
+    likelihood, x = likelihoods.by_name(config.likelihood), dataset.samples
+    if likelihood.integral and (x.dtype is torch.uint8 or bool((x < 0).any() or (x % 1 != 0).any())):
+        raise data.DataError(
+            f"{dataset.name}: a likelihood of counts needs whole numbers from 0 on, not images or fractions; "
+            "save counts as a floating-point or integer .npy array of two dimensions"
+        )
+    if likelihood.support == (0.0, 1.0) and x.dtype is not torch.uint8:
+        low, high = float(x.min()), float(x.max())
+        if low < 0 or high > 1:
+            raise data.DataError(
+                f"{dataset.name}: values run from {low:g} to {high:g}, but a Bernoulli likelihood needs [0, 1]; "
+                "scale them, or train with --likelihood gaussian"
+            )

@@ -122,7 +122,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from . import config as configs
     from . import runs, training
-    from .report import write as report
+    from .report.write import write as write_report
 
     device = training.choose_device(arguments.device)
     config, shape, vae = runs.load_run(arguments.run, device)
@@ -131,7 +131,7 @@ def _report(arguments: argparse.Namespace) -> None:
     out = arguments.out or arguments.run / "report.html"
     _check_place(out)
     metrics = runs.read_metrics(arguments.run)
-    report.write(out, arguments.run, config, vae, metrics, dataset, arguments.num_samples)
+    write_report(out, arguments.run, config, vae, metrics, dataset, arguments.num_samples)
     print(out)
 
 
@@ -225,7 +225,3 @@ def main(argv: list[str] | None = None) -> int:
         print(f"vaefast {arguments.command}: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

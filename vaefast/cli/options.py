@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import vaefast
-from vaefast.likelihoods import NAMES
+
+from .config import CHOICES
 
 _LOADING = """\
 RUN/exported then holds two programs that need only torch and take batches of any size:
@@ -118,17 +119,17 @@ def _add_train(commands: Any) -> None:
     train.add_argument(
         "--data", type=_source, help="digits (scikit-learn's), a .npy, .npz or IDX file, or a folder of images"
     )
-    train.add_argument("--likelihood", choices=NAMES, help="default: bernoulli")
-    train.add_argument("--objective", choices=("elbo", "iwae"), help="default: elbo")
+    train.add_argument("--likelihood", choices=CHOICES["likelihood"], help="default: bernoulli")
+    train.add_argument("--objective", choices=CHOICES["objective"], help="default: elbo")
     train.add_argument(
         "--train-samples", type=_positive(int), metavar="K", help="samples of z for each x, only for iwae; default: 8"
     )
     train.add_argument(
         "--gradient",
-        choices=("standard", "stl", "dreg"),
+        choices=CHOICES["gradient"],
         help="gradient of the encoder, only for iwae; default: standard",
     )
-    train.add_argument("--model", choices=("mlp", "conv"), help="default: mlp")
+    train.add_argument("--model", choices=CHOICES["model"], help="default: mlp")
     train.add_argument("--latent-dim", type=_positive(int), help="default: 16")
     train.add_argument(
         "--hidden-dims", type=_sizes, metavar="N,N,...", help="widths of the mlp's layers, '' for none; default: 400"

@@ -33,7 +33,7 @@ def start(run: Path, config: Config, sample_shape: tuple[int, ...], metrics: lis
         ("config.json", json.dumps(record, indent=1) + "\n"),
         ("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics)),
     ):
-        with _replaced(run / name) as temporary:
+        with replaced(run / name) as temporary:
             temporary.write_text(text)
 
 
@@ -43,7 +43,7 @@ def finish_epoch(run: Path, row: dict[str, Any], vae: VAE, optimizer: torch.opti
         file.write(json.dumps(row) + "\n")
     tensors = {"model.safetensors": vae.state_dict(), "checkpoint.safetensors": _checkpoint(vae, optimizer)}
     for name, held in tensors.items():
-        with _replaced(run / name) as temporary:
+        with replaced(run / name) as temporary:
             contiguous = {key: t.detach().cpu().contiguous() for key, t in held.items()}
             save_file(contiguous, temporary, {"epoch": str(row["epoch"])})
 
@@ -54,7 +54,7 @@ def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] |
 
 
 @contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path) -> Iterator[Path]:
     """Yields a temporary path, whose file then replaces `path`. So a writer that is killed leaves the last whole file."""
     temporary = path.with_suffix(".partial")
     try:

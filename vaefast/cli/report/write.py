@@ -1,6 +1,5 @@
 """`vaefast report`: one page about a run, from the files in its folder and its model's results on the test set."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from vaefast import VAE, functional
 from vaefast.data import Dataset
 
 from ..config import Config
+from ..runs import replaced
 from ..settings import command
 from . import html, sections
 from .measure import labels_of_test, measure
@@ -76,9 +76,5 @@ def write(
         "</main>",
     ]
     text = html.page(f"{name}: a run of vaefast", parts)
-    partial = out.with_suffix(".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
