@@ -23,16 +23,6 @@ struct TermList {
   static constexpr bool is_kl[] = {Term::is_kl...};
   static constexpr int prepared_from[] = {bits_of(typename Term::prepared_from())...};
 
-  // Whether no two KL terms take the same number of operands, which is what chooses between them.
-  static constexpr bool kl_terms_differ() {
-    for (int i = 0; i < size; ++i) {
-      for (int j = 0; j < i; ++j) {
-        if (is_kl[i] && is_kl[j] && arity[i] == arity[j]) return false;
-      }
-    }
-    return true;
-  }
-
   // The KL term of a latent of so many operands. Where none fits, the last one, so that a check of its operands says
   // how many it takes.
   static constexpr int kl_term(size_t operands) {
@@ -58,6 +48,5 @@ struct Joined<Family<A...>, Family<B...>, Rest...> : Joined<Family<A..., B...>, 
 // THE list. A term of one of these families exists for every instruction set, device, dtype and reduction, with its
 // backward pass.
 using Terms = Joined<KlTerms, BernoulliTerms, LocationScaleTerms>::List;
-static_assert(Terms::kl_terms_differ());
 
 }  // namespace vaefast

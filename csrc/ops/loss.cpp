@@ -5,6 +5,17 @@
 namespace vaefast {
 namespace {
 
+// A latent's number of operands chooses its KL, so no two KL terms may take the same number.
+constexpr bool kl_terms_differ() {
+  for (int i = 0; i < Terms::size; ++i) {
+    for (int j = 0; j < i; ++j) {
+      if (Terms::is_kl[i] && Terms::is_kl[j] && Terms::arity[i] == Terms::arity[j]) return false;
+    }
+  }
+  return true;
+}
+static_assert(kl_terms_differ());
+
 // The gradient by the prediction is written to `place` where that is given.
 Loss elbo_into(const OptionalTensor& place, const std::string& likelihood, at::TensorList operands,
                at::TensorList latent, const LossOptions& options, int64_t gradients) {
