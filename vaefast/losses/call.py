@@ -30,7 +30,7 @@ def checked_call(
 ) -> Call:
     """Checks everything except values. `latent` is (mu, logvar, prior_mu, prior_logvar), and `prior` is the module's."""
     mu, _, prior_mu, prior_logvar = latent
-    mask, weight, beta, reduction, *_ = options
+    mask, weight, beta, reduction, batch_dims, target_scale = options
     parameters = _checks.latent(function, *latent)
     beta = _checks.beta(function, beta, "mu", mu)
     _checks.reduction(function, reduction)
@@ -51,4 +51,5 @@ def checked_call(
     if z is not None:
         _checks.sample(function, z)
         _checks.same_shape(function, "z", z, "mu", mu)
-    return Call(operands, parameters, batch, z, options._replace(mask=mask, beta=beta))
+    options = LossOptions(mask, weight, beta, reduction, batch_dims, target_scale)  # faster than _replace
+    return Call(operands, parameters, batch, z, options)
