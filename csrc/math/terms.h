@@ -17,11 +17,11 @@ constexpr int bits_of(Operands<k...>) {
 template <class... Term>
 struct TermList {
   static constexpr int size = sizeof...(Term);
-  static constexpr const char* names[] = {Term::name...};
-  static constexpr int arity[] = {Term::arity...};
-  static constexpr int target[] = {Term::target...};
-  static constexpr bool is_kl[] = {Term::is_kl...};
-  static constexpr int prepared_from[] = {bits_of(typename Term::prepared_from())...};
+  static constexpr const char* names[size] = {Term::name...};
+  static constexpr int arity[size] = {Term::arity...};
+  static constexpr int target[size] = {Term::target...};
+  static constexpr bool is_kl[size] = {Term::is_kl...};
+  static constexpr int prepared_from[size] = {bits_of(typename Term::prepared_from())...};
 
   // The KL term of a latent of so many operands. Where none fits, the last one, so that a check of its operands says
   // how many it takes.
