@@ -44,9 +44,11 @@ struct NoiseKey {
   }
 };
 
-// z[k] = operand[0] + exp(operand[1] / 2) * eps[k]. The eps of flat element i is the normal of (seed, offset, i).
+// z[k] = operand[0] + sigma * eps[k], where sigma is exp(operand[1] / 2), or operand[1] itself. The eps of flat element
+// i is the normal of (seed, offset, i).
 struct Sampling {
-  int64_t samples = 0;  // 0: no sampling
+  int64_t samples = 0;    // 0: no sampling
+  bool by_scale = false;  // operand[1] is sigma
   NoiseKey key;
   View z;       // forward: (samples * rows, cols), written
   View grad_z;  // backward: of the same shape, read; its adjoint is added to grad[0] and grad[1]
@@ -57,7 +59,7 @@ struct SweepArgs {
   bool wide = false;  // compute in double; otherwise in float
   int64_t rows = 0, cols = 0;
   View operand[kMaxOperands];
-  double target_scale = 1;
+  double factor[kMaxOperands] = {1, 1, 1, 1};  // multiplies the operand as it is read, and so its gradient
   View mask;         // where it is 0, an element adds nothing to value and gradients, whatever it holds
   View value;        // the term, elementwise (col_stride 1) or summed over rows (col_stride 0)
   double scale = 1;  // times coef(r, c): the loss's derivative by element (r, c) of the value

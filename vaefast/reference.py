@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 Formula = Callable[..., Tensor]
 TERMS: dict[str, Formula] = {}  # the formula of each term of csrc/math/terms, by the term's name
-KL_TERMS: dict[int, str] = {}  # the name of the KL of a latent of so many operands
+# The name of the KL of a latent of so many operands, whose spreads are sigma (True) or log sigma^2.
+KL_TERMS: dict[tuple[int, bool], str] = {}
 
 
 def _term(formula: Formula) -> Formula:
@@ -23,8 +24,15 @@ def _term(formula: Formula) -> Formula:
 
 def _kl_term(formula: Formula) -> Formula:
     """Puts a KL into TERMS and KL_TERMS. None of its operands is data."""
-    KL_TERMS[formula.__code__.co_argcount] = formula.__name__
+    arguments = formula.__code__.co_varnames[: formula.__code__.co_argcount]
+    KL_TERMS[len(arguments), arguments[1] == "scale"] = formula.__name__
     return _term(formula)
+
+
+def kl_term(latent: Sequence[Tensor], spreads: Sequence[str] = ()) -> str:
+    """The name of the KL's term. `latent` is (mu, spread), or (mu, spread, prior_mu, prior_spread). `spreads` says how the
+    spreads are given, "logvar", "log_scale" or "scale": one entry for q, one for the prior, or none if all are logvars."""
+    return KL_TERMS[len(latent), "scale" in spreads]
 
 
 LOG_2PI = math.log(2 * math.pi)
@@ -70,6 +78,26 @@ def gaussian_kl_pair(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar:
     return 0.5 * (_standardized(mu - prior_mu, prior_logvar) ** 2 + phi(logvar - prior_logvar))
 
 
+def _half_phi(ratio: Tensor, excess: Tensor) -> Tensor:
+    """phi(2 log ratio) / 2, for excess = ratio - 1 before it is rounded."""
+    near = (ratio > 0.71) & (ratio < 1.41)
+    far = torch.where(near, 1.0, ratio)
+    log_near = torch.log1p(torch.where(near, excess, 0.0))
+    return torch.where(near, 0.5 * phi(2 * log_near), 0.5 * (far * far - 1) - torch.log(far).clamp(max=1000))
+
+
+@_kl_term
+def gaussian_kl_scale(mu: Tensor, scale: Tensor) -> Tensor:
+    return 0.5 * mu * mu + _half_phi(scale, scale - 1)
+
+
+@_kl_term
+def gaussian_kl_pair_scale(mu: Tensor, scale: Tensor, prior_mu: Tensor, prior_scale: Tensor) -> Tensor:
+    difference = mu - prior_mu
+    z = difference / torch.where(difference == 0, 1.0, prior_scale)  # 0 for no difference, also where the scale is 0
+    return 0.5 * z * z + _half_phi(scale / prior_scale, (scale - prior_scale) / prior_scale)
+
+
 def _product(size: Tensor, miss: Tensor) -> Tensor:
     """size * miss, which is 0 where size is infinite and miss is 0. There its derivative by miss is still infinite."""
     right, most = size.isinf() & (miss == 0), torch.finfo(size.dtype).max
@@ -91,17 +119,32 @@ def bernoulli_probs(probs: Tensor, x: Tensor) -> Tensor:
 
 
 @_term
-def gaussian(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
-    return -0.5 * (LOG_2PI + logvar + _standardized(x - mean, logvar) ** 2)
+def squared_error(mean: Tensor, x: Tensor) -> Tensor:
+    return -((x - mean) ** 2)
 
 
 @_term
-def laplace(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
+def gaussian_without_constant(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
+    return -0.5 * (logvar + _standardized(x - mean, logvar) ** 2)
+
+
+@_term
+def gaussian(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
+    return gaussian_without_constant(mean, x, logvar) - 0.5 * LOG_2PI
+
+
+@_term
+def laplace_without_constant(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
     difference = x - mean
     sign = torch.where(difference > 0, 1.0, torch.where(difference < 0, -1.0, difference)).detach()  # NaN stays NaN
     distance = difference * sign
     precision = torch.exp(-torch.where(distance == 0, 0.0, log_scale))  # no error, whatever the scale
-    return -(math.log(2) + log_scale + distance * precision)
+    return -(log_scale + distance * precision)
+
+
+@_term
+def laplace(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
+    return laplace_without_constant(mean, x, log_scale) - math.log(2)
 
 
 @_term
@@ -138,19 +181,28 @@ def row_sum(
     reduction: str = "none",
     batch_dims: int = 1,
     target_scale: float = 1.0,
+    spreads: Sequence[str] = (),
 ) -> Tensor:
-    """The term of `operands`, reduced."""
+    """The term of `operands`, reduced. A KL takes `spreads`, as `kl_term` does."""
     target = None if term in KL_TERMS.values() else 1
     wide = any(t.dtype == torch.float64 for k, t in enumerate(operands) if k != target)
     wide_operands = [t.to(torch.float64 if wide else torch.float32) for t in operands]
     if target is not None and target_scale != 1:
         wide_operands[target] = wide_operands[target] * target_scale
+    for k, spread in enumerate(spreads):
+        if spread == "log_scale":
+            wide_operands[2 * k + 1] = 2 * wide_operands[2 * k + 1]
     if mask is not None:  # replaced before the formula, so that a masked NaN reaches neither value nor gradient
         wide_operands = [torch.where(mask, t, 0.0) for t in wide_operands]
     value = TERMS[term](*torch.broadcast_tensors(*wide_operands))
     if mask is not None:
         value = torch.where(mask, value, 0.0)
     return reduced(value, reduction, batch_dims)
+
+
+def latent_kl(latent: Sequence[Tensor], batch_dims: int = 1, spreads: Sequence[str] = ()) -> Tensor:
+    """The KL per sample."""
+    return row_sum(kl_term(latent, spreads), latent, batch_dims=batch_dims, spreads=spreads)
 
 
 def elbo_loss(
@@ -163,19 +215,23 @@ def elbo_loss(
     reduction: str,
     batch_dims: int = 1,
     target_scale: float = 1.0,
+    spreads: Sequence[str] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns (loss, log-likelihood, KL). The loss is weight * (beta * KL - log-likelihood), reduced by "sum" or "mean".
     The log-likelihood and the KL are per sample."""
     fit = row_sum(likelihood, operands, mask, "none", batch_dims, target_scale)
-    kl = row_sum(KL_TERMS[len(latent)], latent, batch_dims=batch_dims)
+    kl = latent_kl(latent, batch_dims, spreads)
     loss = beta * kl - fit
     if weight is not None:
         loss = weight * loss
     return reduced(loss, reduction, batch_dims), fit, kl
 
 
-def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
-    """mu + sigma * eps, computed in float32 or float64 and rounded once to the dtype of mu."""
-    dtype = torch.float64 if torch.float64 in (mu.dtype, logvar.dtype) else torch.float32
-    z = mu.to(dtype) + torch.exp(0.5 * logvar.to(dtype)) * eps.to(dtype)
-    return z.to(mu.dtype)
+def reparameterize(mu: Tensor, spread: Tensor, eps: Tensor, spreads: Sequence[str] = ()) -> Tensor:
+    """mu + sigma * eps, computed in float32 or float64 and rounded once to the dtype of mu. The spread is as spreads[0]
+    says."""
+    wide = spread.to(torch.float64 if torch.float64 in (mu.dtype, spread.dtype) else torch.float32)
+    sigma = wide
+    if (given := spreads[0] if spreads else "logvar") != "scale":
+        sigma = torch.exp(0.5 * wide if given == "logvar" else wide)
+    return (mu.to(wide.dtype) + sigma * eps.to(wide.dtype)).to(mu.dtype)

@@ -31,8 +31,8 @@ struct Loops {
   void (*keep)(T* x, const T* mask, int64_t n);      // x = mask != 0 ? x : 0
   void (*stddev)(const T* logvar, int64_t n, T* s);  // exp(logvar / 2)
   void (*reparameterize)(const T* mu, const T* s, const float* eps, int64_t n, T* z);
-  // the gradients by mu and logvar: [0] writes them, [1] adds them to what is there
-  void (*adjoint[2])(const T* grad_z, const T* s, const float* eps, int64_t n, T* grad_mu, T* grad_logvar);
+  // the gradients by mu and by the spread, by which s has the derivative slope * s: [0] writes them, [1] adds them
+  void (*adjoint[2])(const T* grad_z, const T* s, T slope, const float* eps, int64_t n, T* grad_mu, T* grad_spread);
 };
 
 // The normals of `blocks` blocks of four elements; `blocks` is rounded up to a multiple of 16.

@@ -116,12 +116,12 @@ void reparameterize(const T* mu, const T* s, const float* eps, int64_t n, T* z) 
 }
 
 template <class T, bool add>
-void adjoint(const T* grad_z, const T* s, const float* eps, int64_t n, T* grad_mu, T* grad_logvar) {
+void adjoint(const T* grad_z, const T* s, T slope, const float* eps, int64_t n, T* grad_mu, T* grad_spread) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
-    const T g = grad_z[i], h = T(0.5) * s[i] * T(eps[i]) * g;
+    const T g = grad_z[i], h = slope * s[i] * T(eps[i]) * g;
     grad_mu[i] = add ? grad_mu[i] + g : g;
-    grad_logvar[i] = add ? grad_logvar[i] + h : h;
+    grad_spread[i] = add ? grad_spread[i] + h : h;
   }
 }
 

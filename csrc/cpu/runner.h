@@ -17,9 +17,8 @@ class TileRunner {
   void run(const Tile& t) {
     const int operands = operand_count(a_);
     for (int k = 0; k < operands; ++k) {
-      const double scale = a_.term >= 0 && k == Terms::target[a_.term] ? a_.target_scale : 1;
       const View& g = a_.grad[k];
-      operand_[k] = gather(loops_, a_.operand[k], t, scale, operand_buffer_[k]);
+      operand_[k] = gather(loops_, a_.operand[k], t, a_.factor[k], operand_buffer_[k]);
       gradient_[k] = g.data && is_direct<T>(g, t) ? reinterpret_cast<T*>(at(g, t.row, t.col)) : gradient_buffer_[k];
     }
     if (a_.term >= 0) apply_term(t, operands);
@@ -72,9 +71,8 @@ class TileRunner {
       loops_.keep(value_, mask, n);
       for (int k = 0; k < computed; ++k) loops_.keep(gradient_[k], mask, n);
     }
-    if (const int k = Terms::target[a_.term]; k >= 0 && k < computed && a_.target_scale != 1) {
-      // the chain rule through x * target_scale
-      loops_.load[int(kComputeType<T>)](gradient_[k], 1, n, a_.target_scale, gradient_[k]);
+    for (int k = 0; k < computed; ++k) {  // the chain rule through the factors
+      if (a_.factor[k] != 1) loops_.load[int(kComputeType<T>)](gradient_[k], 1, n, a_.factor[k], gradient_[k]);
     }
   }
 
@@ -132,20 +130,26 @@ class TileRunner {
     const int64_t n = t.size();
     const NoiseKey key = s.key.resolved();
     const bool backward = s.grad_z.data != nullptr;
+    // z's derivative by operand 1 is `slope` times stddev times eps; 1 for a stddev that is this operand
+    const T slope = s.by_scale ? T(1) : T(0.5 * a_.factor[1]), one = 1;
+    const T* stddev = s.by_scale && !backward ? operand_[1] : stddev_;
     for (int64_t k = 0; k < s.samples; ++k) {
       const int64_t row = k * a_.rows + t.row;
       const uint64_t first = uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col);
       const Tile out{row, t.col, t.rows, t.cols};
       draw(key, first, t, out);
       const float* eps = normal_buffer_ + first % 4;
-      if (k == 0) loops_.stddev(operand_[1], n, stddev_);  // after the noise, during which memory brought logvar
+      if (k == 0 && stddev == stddev_) {  // after the noise, during which memory brought operand 1
+        if (s.by_scale) loops_.load[int(kComputeType<T>)](&one, 0, n, 1, stddev_);
+        else loops_.stddev(operand_[1], n, stddev_);
+      }
       if (backward) {
         const bool add = a_.term >= 0 || k > 0;
         const T* grad_z = gather(loops_, s.grad_z, out, 1, scratch_);
-        loops_.adjoint[add](grad_z, stddev_, eps, n, gradient_[0], gradient_[1]);
+        loops_.adjoint[add](grad_z, stddev, slope, eps, n, gradient_[0], gradient_[1]);
       } else {
         T* z = is_direct<T>(s.z, out) ? reinterpret_cast<T*>(at(s.z, out.row, out.col)) : scratch_;
-        loops_.reparameterize(operand_[0], stddev_, eps, n, z);
+        loops_.reparameterize(operand_[0], stddev, eps, n, z);
         scatter(loops_, z, s.z, out, partial_, tiling_.col_tiles);
       }
     }

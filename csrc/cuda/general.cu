@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads, sampling ? 1 : 2) general_kernel(con
   sweep_items(l, grad_sum, [&](int64_t row, int64_t begin, int64_t end, int lane, double row_coef) {
     double sum = 0;
     for (int64_t first = begin + lane * n; first < end; first += l.plan.group * n) {
-      T mu[n], logvar[n], g[arity][n];
+      T mu[n], spread[n], g[arity][n];
 #pragma unroll
       for (int j = 0; j < n; ++j) {
         const int64_t col = first + j;
@@ -40,17 +40,17 @@ __global__ void __launch_bounds__(kThreads, sampling ? 1 : 2) general_kernel(con
 #pragma unroll
         for (int k = 0; k < arity; ++k) {
           x[k] = load<T>(a.operand[k], index(a.operand[k], row, col));
-          if (k == Term::target) x[k] *= T(a.target_scale);
+          if (takes_factor<Term>(k)) x[k] *= T(a.factor[k]);
         }
         T value = evaluate<Term>(x, d);
-        mu[j] = x[0], logvar[j] = x[1];
+        mu[j] = x[0], spread[j] = x[1];
         const bool kept = !a.mask.data || load<float>(a.mask, index(a.mask, row, col)) != 0.0f;
         const bool by_element = a.coef.data && a.coef.col_stride != 0;
         const T coef = T(a.scale * (by_element ? load<double>(a.coef, index(a.coef, row, col)) : row_coef));
         value = kept ? value : T(0);
 #pragma unroll
         for (int k = 0; k < arity; ++k)
-          g[k][j] = kept ? coef * (k == Term::target ? T(a.target_scale) * d[k] : d[k]) : T(0);
+          g[k][j] = kept ? coef * (takes_factor<Term>(k) ? T(a.factor[k]) * d[k] : d[k]) : T(0);
         if (a.value.data && a.value.col_stride != 0) store(a.value, index(a.value, row, col), value);
         sum += double(value);
       }
@@ -62,12 +62,13 @@ __global__ void __launch_bounds__(kThreads, sampling ? 1 : 2) general_kernel(con
 #pragma unroll
           for (int j = 0; j < n; ++j) {
             if (first + j >= end) continue;
-            const T stddev = math::exp(T(0.5) * logvar[j]);
+            const T stddev = a.sampling.by_scale ? spread[j] : math::exp(T(0.5) * spread[j]);
             if (a.sampling.z.data) store(a.sampling.z, flat + j, mu[j] + stddev * T(eps[j]));
             if (!a.sampling.grad_z.data) continue;
             const T upstream = load<T>(a.sampling.grad_z, flat + j);
             g[0][j] += upstream;
-            g[1][j] += T(0.5) * stddev * T(eps[j]) * upstream;
+            const T slope = a.sampling.by_scale ? T(1) : T(0.5 * a.factor[1]) * stddev;
+            g[1][j] += slope * T(eps[j]) * upstream;
           }
         }
       }

@@ -21,16 +21,15 @@ constexpr int resident() {
 struct Common {
   bool brain;  // halves are bfloat16
   bool bytes;  // data are uint8 or bool
-  float target_scale;
 };
 
 // Whether operand k does not vary along a row; make_plan allows that after the first two.
 __device__ inline bool is_same(const SweepArgs& a, int k) { return k > 1 && a.operand[k].col_stride == 0; }
 
-// Of n neighbours. mu and logvar are the first two operands, which sampling needs.
+// Of n neighbours. mu and spread are the first two operands, which sampling needs.
 template <int arity, int n>
 struct Computed {
-  float value[n], gradient[arity][n], mu[n], logvar[n];
+  float value[n], gradient[arity][n], mu[n], spread[n];
 };
 
 template <class Term, int size, int n>
@@ -61,24 +60,26 @@ __device__ inline void compute(const SweepArgs& a, const Common& common, float c
       if (is_same(a, k)) x[k] = same[k];
       else if (k == target && common.bytes) x[k] = float(raw[k].bits.word[j / 4] >> (j % 4 * 8) & 255u);
       else x[k] = raw[k].get(j, common.brain);
-      if (k == target) x[k] *= common.target_scale;
+      if (takes_factor<Term>(k)) x[k] *= float(a.factor[k]);
     }
     c.value[j] = evaluate<Term>(x, d);
-    c.mu[j] = x[0], c.logvar[j] = x[1];
+    c.mu[j] = x[0], c.spread[j] = x[1];
 #pragma unroll
-    for (int k = 0; k < arity; ++k) c.gradient[k][j] = coef * (k == target ? common.target_scale * d[k] : d[k]);
+    for (int k = 0; k < arity; ++k)
+      c.gradient[k][j] = coef * (takes_factor<Term>(k) ? float(a.factor[k]) * d[k] : d[k]);
   }
 }
 
 // Forward, writes the samples of elements (row, col) ... (row, col + 3). Backward, adds their adjoint to the gradients
-// by mu and logvar.
+// by mu and the spread.
 template <int size, bool backward, int arity>
 __device__ inline void sample(const SweepArgs& a, const Common& common, const NoiseKey& key, int64_t row, int64_t col,
                               Computed<arity, 4>& c) {
   using Vec = Vector<size, 4>;
   float eps[4], stddev[4];
 #pragma unroll
-  for (int j = 0; j < 4; ++j) stddev[j] = math::exp(0.5f * c.logvar[j]);
+  for (int j = 0; j < 4; ++j) stddev[j] = a.sampling.by_scale ? c.spread[j] : math::exp(0.5f * c.spread[j]);
+  const float half = float(0.5 * a.factor[1]);
   for (int64_t s = 0; s < a.sampling.samples; ++s) {
     const int64_t flat = (s * a.rows + row) * a.cols + col;
     math::normal4(key.seed, key.offset, uint64_t(flat) / 4, eps);
@@ -88,7 +89,8 @@ __device__ inline void sample(const SweepArgs& a, const Common& common, const No
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         c.gradient[0][j] += upstream.get(j, common.brain);
-        c.gradient[1][j] += 0.5f * stddev[j] * eps[j] * upstream.get(j, common.brain);
+        const float slope = a.sampling.by_scale ? 1.0f : half * stddev[j];
+        c.gradient[1][j] += slope * eps[j] * upstream.get(j, common.brain);
       }
     } else {
       Vec z;
@@ -125,7 +127,7 @@ __global__ void __launch_bounds__(kThreads, resident<Term, size, gradients && sa
   constexpr int arity = Term::arity, target = Term::target;
   const SweepArgs& a = l.args;
   const Common common{a.operand[0].dtype == DType::bf16,
-                      target >= 0 && a.operand[target < 0 ? 0 : target].dtype == DType::u8, float(a.target_scale)};
+                      target >= 0 && a.operand[target < 0 ? 0 : target].dtype == DType::u8};
   double grad_sum[arity] = {};
   NoiseKey key;
   if constexpr (sampling) key = noise_key(a.sampling);

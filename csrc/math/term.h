@@ -7,7 +7,9 @@
 //   evaluate  returns the term of one element, in nats, and writes its derivative by every operand to d
 // and, where they differ from ElementwiseTerm's,
 //   target    the operand that holds data; it is multiplied by target_scale and may be bool or uint8
-//   is_kl     whether it is a KL divergence of the latents; only those are computed together with samples
+//   is_kl     whether it is a KL divergence of the latents; only those are computed together with samples. Its operands
+//             are a mean and a spread, of q and then of the prior
+//   by_scale  whether those spreads are sigma; they are log sigma^2 otherwise
 //   light     whether it needs few registers; a GPU's multiprocessor then holds three blocks of its float kernel
 //   prepare   makes one number of the operands that `prepared_from` lists; evaluate takes it after the operands
 //
@@ -35,13 +37,20 @@ using AllOperands = std::make_index_sequence<Term::arity>;
 
 struct ElementwiseTerm {
   static constexpr int target = -1;  // none
-  static constexpr bool is_kl = false, light = false;
+  static constexpr bool is_kl = false, by_scale = false, light = false;
   using prepared_from = Operands<>;  // nothing is prepared
 };
 
 // The terms of one family.
 template <class... Term>
 struct Family {};
+
+// Whether a sweep may multiply operand k by a number: data by target_scale, and log sigma by 2. Where a term has no
+// data, its operands are latents.
+template <class Term>
+VAEFAST_HD constexpr bool takes_factor(int k) {
+  return Term::target < 0 ? k % 2 == 1 : k == Term::target;
+}
 
 template <class Term>
 constexpr bool kPrepares = Term::prepared_from::size() > 0;

@@ -21,14 +21,15 @@ struct TermList {
   static constexpr int arity[size] = {Term::arity...};
   static constexpr int target[size] = {Term::target...};
   static constexpr bool is_kl[size] = {Term::is_kl...};
+  static constexpr bool by_scale[size] = {Term::by_scale...};
   static constexpr int prepared_from[size] = {bits_of(typename Term::prepared_from())...};
 
-  // The KL term of a latent of so many operands. Where none fits, the last one, so that a check of its operands says
-  // how many it takes.
-  static constexpr int kl_term(size_t operands) {
+  // The KL term of a latent of so many operands, whose spreads are sigma or log sigma^2. Where none fits, the last one,
+  // so that a check of its operands says how many it takes.
+  static constexpr int kl_term(size_t operands, bool of_scale) {
     int last = -1;
     for (int i = 0; i < size; ++i) {
-      if (!is_kl[i]) continue;
+      if (!is_kl[i] || by_scale[i] != of_scale) continue;
       last = i;
       if (size_t(arity[i]) == operands) break;
     }

@@ -23,7 +23,7 @@ template <class Result, class... Before, class... After>
 class LossOperator<Result(Before...), After...> {
   using Flat = Result(Before..., const OptionalTensor& mask, const OptionalTensor& weight,
                       const OptionalTensor& kl_weight, double beta, std::string reduction, int64_t batch_dims,
-                      double target_scale, After...);
+                      double target_scale, at::IntArrayRef spreads, After...);
 
  public:
   explicit LossOperator(const char* name) : handle_(find_operator<Flat>(name)) {}
@@ -31,16 +31,16 @@ class LossOperator<Result(Before...), After...> {
   // Calls the operator.
   Result operator()(Before... before, const LossOptions& o, After... after) const {
     return handle_.call(std::forward<Before>(before)..., o.mask, o.weight, o.kl_weight, o.beta, o.reduction,
-                        o.batch_dims, o.target_scale, std::forward<After>(after)...);
+                        o.batch_dims, o.target_scale, o.spreads, std::forward<After>(after)...);
   }
 
   // The function to register, of one that takes the struct.
   template <Result (*function)(Before..., const LossOptions&, After...)>
   static Result flat(Before... before, const OptionalTensor& mask, const OptionalTensor& weight,
                      const OptionalTensor& kl_weight, double beta, std::string reduction, int64_t batch_dims,
-                     double target_scale, After... after) {
+                     double target_scale, at::IntArrayRef spreads, After... after) {
     return function(std::forward<Before>(before)...,
-                    {mask, weight, kl_weight, beta, std::move(reduction), batch_dims, target_scale},
+                    {mask, weight, kl_weight, beta, std::move(reduction), batch_dims, target_scale, spreads.vec()},
                     std::forward<After>(after)...);
   }
 

@@ -5,11 +5,12 @@
 namespace vaefast {
 namespace {
 
-// A latent's number of operands chooses its KL, so no two KL terms may take the same number.
+// The latents' number and form choose their KL, so no two KL terms may take the same.
 constexpr bool kl_terms_differ() {
   for (int i = 0; i < Terms::size; ++i) {
     for (int j = 0; j < i; ++j) {
-      if (Terms::is_kl[i] && Terms::is_kl[j] && Terms::arity[i] == Terms::arity[j]) return false;
+      const bool same = Terms::arity[i] == Terms::arity[j] && Terms::by_scale[i] == Terms::by_scale[j];
+      if (Terms::is_kl[i] && Terms::is_kl[j] && same) return false;
     }
   }
   return true;
@@ -20,9 +21,9 @@ static_assert(kl_terms_differ());
 Loss elbo_into(const OptionalTensor& place, const std::string& likelihood, at::TensorList operands,
                at::TensorList latent, const LossOptions& options, int64_t gradients) {
   TORCH_CHECK_VALUE(!operands.empty() && !latent.empty(), "vaefast: elbo needs operands and latent");
-  const auto& [mask, weight, kl_weight, beta, reduction, batch_dims, target_scale] = options;
+  const auto& [mask, weight, kl_weight, beta, reduction, batch_dims, target_scale, spreads] = options;
   Sweep fit(find_term(likelihood), operands, batch_dims);
-  Sweep kl(Terms::kl_term(latent.size()), latent, batch_dims);
+  Sweep kl(Terms::kl_term(latent.size(), by_scale(spreads)), latent, batch_dims);
   TORCH_CHECK_VALUE(latent[0].device() == operands[0].device(), "vaefast: elbo got data on ", operands[0].device(),
                     " and latents on ", latent[0].device());
   TORCH_CHECK_VALUE(fit.args.rows == kl.args.rows, "vaefast: elbo got ", fit.args.rows, " samples of data and ",
@@ -33,7 +34,8 @@ Loss elbo_into(const OptionalTensor& place, const std::string& likelihood, at::T
     TORCH_CHECK_VALUE(!*t || (*t)->numel() == 1 || (*t)->sizes() == fit.batch_shape(),
                       "vaefast: weights must have shape ", fit.batch_shape(), ", got ", (*t)->sizes());
   }
-  fit.args.target_scale = target_scale;
+  fit.set_target_scale(target_scale);
+  kl.set_spreads(spreads);
   fit.set_mask(mask);
   fit.set_coef(-scale, weight);
   kl.set_coef(scale * beta, kl_weight);

@@ -29,16 +29,24 @@ bool fits_one_pass(const Tensor& t) {
 // saved_data adds to it.
 struct Integers {
   int64_t operands, latents, batch_dims, gradients, shared, inplace;
+  std::vector<int64_t> spreads;
 
-  Integers(int64_t operands, int64_t latents, int64_t batch_dims, int64_t gradients, bool shared, bool inplace)
+  Integers(int64_t operands, int64_t latents, int64_t batch_dims, int64_t gradients, bool shared, bool inplace,
+           std::vector<int64_t> spreads)
       : operands(operands),
         latents(latents),
         batch_dims(batch_dims),
         gradients(gradients),
         shared(shared),
-        inplace(inplace) {}
-  explicit Integers(const std::vector<int64_t>& v) : Integers(v[0], v[1], v[2], v[3], v[4], v[5]) {}
-  std::vector<int64_t> packed() const { return {operands, latents, batch_dims, gradients, shared, inplace}; }
+        inplace(inplace),
+        spreads(std::move(spreads)) {}
+  explicit Integers(const std::vector<int64_t>& v)
+      : Integers(v[0], v[1], v[2], v[3], v[4], v[5], {v.begin() + 6, v.end()}) {}
+  std::vector<int64_t> packed() const {
+    std::vector<int64_t> all{operands, latents, batch_dims, gradients, shared, inplace};
+    all.insert(all.end(), spreads.begin(), spreads.end());
+    return all;
+  }
 };
 
 // The gradients' order: operands, latents, weight, kl_weight. Where both weights are one tensor, its whole gradient is
@@ -82,9 +90,9 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     data["likelihood"] = likelihood;
     data["reduction"] = options.reduction;
     data["factors"] = c10::IValue(std::vector<double>{options.beta, options.target_scale});
-    data["integers"] = c10::IValue(
-        Integers{int64_t(operands.size()), int64_t(latent.size()), options.batch_dims, gradients, shared, inplace}
-            .packed());
+    data["integers"] = c10::IValue(Integers{int64_t(operands.size()), int64_t(latent.size()), options.batch_dims,
+                                            gradients, shared, inplace, options.spreads}
+                                       .packed());
     data["has_gradients"] = one_pass;
     if (parts) return {loss, fit, kl};
     return {loss};
@@ -123,7 +131,7 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
       const auto factors = data["factors"].toDoubleVector();
       const LossOptions options{
           given(mask),   given(weight), given(kl_weight), factors[0], data["reduction"].toStringRef(),
-          of.batch_dims, factors[1]};
+          of.batch_dims, factors[1],    of.spreads};
       grads = vjp(data["likelihood"].toStringRef(), operands, latent, options, given(fit), given(kl), gradients,
                   given(grad), given(grad_fit), given(grad_kl));
     }

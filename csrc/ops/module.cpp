@@ -36,6 +36,7 @@ py::list terms() {
     term["arity"] = Terms::arity[i];
     term["target"] = Terms::target[i];
     term["is_kl"] = Terms::is_kl[i];
+    term["by_scale"] = Terms::by_scale[i];
     all.append(term);
   }
   return all;
@@ -96,7 +97,7 @@ py::object try_elbo_loss(const std::string& likelihood, py::handle recon_x, py::
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled part of vaefast.";
   m.def("build_info", &build_info, "What this library was compiled for, and its terms with their arity.");
-  m.def("terms", &terms, "The name, arity, target (-1: none) and is_kl of each term, in order.");
+  m.def("terms", &terms, "The name, arity, target (-1: none), is_kl and by_scale of each term, in order.");
   m.def("cpu_isa", [] { return cpu::kIsaNames[cpu::isa_in_use()]; }, "The instruction set in use.");
   m.def("cached_bytes", &cached_bytes, "Bytes held for the next large results.");
   m.def("empty_cache", &empty_cache, "Give them back to the system.");

@@ -10,13 +10,14 @@
 namespace vaefast {
 namespace {
 
-void set_sampling(Sweep& sweep, const Tensor& key, int64_t num_samples) {
+void set_sampling(Sweep& sweep, const Tensor& key, int64_t num_samples, at::IntArrayRef spreads) {
   TORCH_CHECK_VALUE(key.scalar_type() == at::kLong && key.numel() == 2 && key.is_contiguous() &&
                         key.device() == sweep.options().device(),
                     "vaefast: a noise key is two int64 on the latents' device");
   Sampling& s = sweep.args.sampling;
   const bool empty = sweep.args.rows == 0 || sweep.args.cols == 0;  // then no output has an address
   s.samples = empty ? 0 : num_samples < 0 ? 1 : num_samples;
+  s.by_scale = by_scale(spreads);
   s.key.seed_at = key.const_data_ptr<int64_t>();
   s.key.offset_at = s.key.seed_at + 1;
 }
@@ -27,20 +28,23 @@ std::vector<int64_t> sample_shape(const Sweep& sweep, int64_t num_samples) {
   return shape;
 }
 
-int sampling_term(at::TensorList latent, bool kl) { return kl ? Terms::kl_term(latent.size()) : -1; }
+int sampling_term(at::TensorList latent, bool kl, at::IntArrayRef spreads) {
+  return kl ? Terms::kl_term(latent.size(), by_scale(spreads)) : -1;
+}
 
 }  // namespace
 
 Sample rsample(at::TensorList latent, const OptionalTensor& given_key, int64_t num_samples, bool kl, int64_t batch_dims,
-               std::optional<at::Generator> generator) {
+               std::optional<at::Generator> generator, at::IntArrayRef spreads) {
   TORCH_CHECK_VALUE(!latent.empty(), "vaefast: rsample needs mu and logvar");
-  Sweep sweep(sampling_term(latent, kl), latent, batch_dims);
+  Sweep sweep(sampling_term(latent, kl, spreads), latent, batch_dims);
+  sweep.set_spreads(spreads);
   const Tensor z = empty_result(sample_shape(sweep, num_samples), latent[0].options());
   const Tensor sums = kl ? sweep.want_row_sums() : at::empty({0}, sweep.options());
   NoiseKey drawn;
   const Tensor key =
       given_key ? given_key->clone() : backend(latent[0].device().type()).draw_key(generator, latent[0], drawn);
-  set_sampling(sweep, key, num_samples);
+  set_sampling(sweep, key, num_samples, spreads);
   if (!given_key) sweep.args.sampling.key = drawn;
   sweep.args.sampling.z = {z.mutable_data_ptr(), dtype_of(z), sweep.args.cols, 1};
   sweep.run();
@@ -48,9 +52,11 @@ Sample rsample(at::TensorList latent, const OptionalTensor& given_key, int64_t n
 }
 
 Tensors rsample_backward(at::TensorList latent, const Tensor& key, const OptionalTensor& grad_z,
-                         const OptionalTensor& grad_kl, int64_t num_samples, int64_t batch_dims, int64_t gradients) {
+                         const OptionalTensor& grad_kl, int64_t num_samples, int64_t batch_dims, int64_t gradients,
+                         at::IntArrayRef spreads) {
   TORCH_CHECK_VALUE(!latent.empty(), "vaefast: rsample_backward needs mu and logvar");
-  Sweep sweep(sampling_term(latent, grad_kl.has_value()), latent, batch_dims);
+  Sweep sweep(sampling_term(latent, grad_kl.has_value(), spreads), latent, batch_dims);
+  sweep.set_spreads(spreads);
   if (gradients == 0 || (!grad_kl && (!grad_z || num_samples == 0))) {  // no gradient is asked for, or none flows back
     Tensors zeros;
     for (size_t k = 0; k < latent.size(); ++k) {
@@ -67,7 +73,7 @@ Tensors rsample_backward(at::TensorList latent, const Tensor& key, const Optiona
         grad_z->sizes() == sample_shape(sweep, num_samples) && grad_z->device() == sweep.options().device(),
         "vaefast: grad_z has shape ", grad_z->sizes(), " on ", grad_z->device());
     upstream = grad_z->contiguous();
-    set_sampling(sweep, key, num_samples);
+    set_sampling(sweep, key, num_samples, spreads);
     sweep.args.sampling.grad_z = {const_cast<void*>(upstream.const_data_ptr()), dtype_of(upstream), sweep.args.cols, 1};
   }
   Tensors grads = sweep.want_gradients(gradients);

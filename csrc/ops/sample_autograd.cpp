@@ -11,14 +11,15 @@ const auto& rsample_op() {
 
 struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
   static variable_list forward(AutogradContext* ctx, at::TensorList latent, int64_t num_samples, bool kl,
-                               int64_t batch_dims, std::optional<at::Generator> generator) {
+                               int64_t batch_dims, std::optional<at::Generator> generator, at::IntArrayRef spreads) {
     const int64_t gradients = required_gradients(latent);
     const at::AutoDispatchBelowADInplaceOrView guard;
-    auto [z, sums, key] = rsample_op().call(latent, {}, num_samples, kl, batch_dims, std::move(generator));
+    auto [z, sums, key] = rsample_op().call(latent, {}, num_samples, kl, batch_dims, std::move(generator), spreads);
     variable_list saved{key};
     append(saved, latent);
     ctx->save_for_backward(std::move(saved));
-    const std::vector<int64_t> integers{num_samples, kl, batch_dims, gradients};  // one entry: each costs time
+    std::vector<int64_t> integers{num_samples, kl, batch_dims, gradients};  // one entry: each costs time
+    integers.insert(integers.end(), spreads.begin(), spreads.end());
     ctx->saved_data["integers"] = c10::IValue(integers);
     ctx->set_materialize_grads(false);
     return {z, sums};
@@ -28,6 +29,7 @@ struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
     const auto integers = ctx->saved_data["integers"].toIntVector();
     const int64_t num_samples = integers[0], kl = integers[1], batch_dims = integers[2];
     int64_t gradients = integers[3];
+    at::IntArrayRef spreads = at::IntArrayRef(integers).slice(4);
     SavedTensors saved(ctx);
     const Tensor& key = saved.next();
     at::TensorList latent = saved.rest();
@@ -36,14 +38,15 @@ struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
     const OptionalTensor grad_kl = kl ? given(upstream[1]) : std::nullopt;
     if (!grad_z && !grad_kl) return result;
     const bool composite = needs_composite(upstream);
-    if (!composite && !grad_kl) {  // z depends on (mu, logvar) and not on the prior
+    if (!composite && !grad_kl) {  // z depends on (mu, spread) and not on the prior
       latent = latent.slice(0, 2);
+      if (!spreads.empty()) spreads = spreads.slice(0, 1);
       gradients &= 3;
     }
     static const auto once = find_operator<decltype(rsample_backward)>("vaefast::rsample_backward"),
                       vjp = find_operator<decltype(rsample_backward)>("vaefast::rsample_vjp");
     const Tensors grads =
-        (composite ? vjp : once).call(latent, key, grad_z, grad_kl, num_samples, batch_dims, gradients);
+        (composite ? vjp : once).call(latent, key, grad_z, grad_kl, num_samples, batch_dims, gradients, spreads);
     auto next = grads.begin();
     for (size_t k = 0; k < latent.size(); ++k) {
       if (gradients >> k & 1) result[k] = *next++;
@@ -55,14 +58,14 @@ struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
 }  // namespace
 
 std::tuple<Tensor, Tensor> sample_and_kl_value(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
-                                               std::optional<at::Generator> generator) {
-  auto [z, sums, key] = rsample_op().call(latent, {}, num_samples, kl, batch_dims, std::move(generator));
+                                               std::optional<at::Generator> generator, at::IntArrayRef spreads) {
+  auto [z, sums, key] = rsample_op().call(latent, {}, num_samples, kl, batch_dims, std::move(generator), spreads);
   return {z, sums};
 }
 
 std::tuple<Tensor, Tensor> sample_and_kl(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
-                                         std::optional<at::Generator> generator) {
-  const variable_list out = SampleAndKl::apply(latent, num_samples, kl, batch_dims, std::move(generator));
+                                         std::optional<at::Generator> generator, at::IntArrayRef spreads) {
+  const variable_list out = SampleAndKl::apply(latent, num_samples, kl, batch_dims, std::move(generator), spreads);
   return {out[0], out[1]};
 }
 

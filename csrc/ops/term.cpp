@@ -8,10 +8,11 @@ namespace vaefast {
 
 std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, const OptionalTensor& mask,
                                     const OptionalTensor& coef, std::string reduction, int64_t batch_dims,
-                                    double target_scale, int64_t gradients, bool value) {
+                                    double target_scale, int64_t gradients, bool value, at::IntArrayRef spreads) {
   TORCH_CHECK_VALUE(!operands.empty(), "vaefast: row_sum needs operands");
   Sweep sweep(find_term(term), operands, batch_dims);
-  sweep.args.target_scale = target_scale;
+  sweep.set_target_scale(target_scale);
+  sweep.set_spreads(spreads);
   sweep.set_mask(mask);
   sweep.set_coef(reduction_scale(reduction, sweep.args.rows), coef);
   const bool scalar = reduction == "sum" || reduction == "mean";

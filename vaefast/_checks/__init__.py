@@ -1,7 +1,7 @@
 """Checks of arguments, shared by the whole package. Each message names the function, the argument, what was expected and
 what was given."""
 
-from .operands import encoded, latent, parameter, prediction, same_batch, sample
+from .operands import encoded, latent, matched, parameter, prediction, same_batch, sample
 from .options import (
     ALL_REDUCTIONS,
     REDUCTIONS,
@@ -11,6 +11,7 @@ from .options import (
     flag,
     generator,
     integer,
+    known,
     num_samples,
     number,
     positive,
@@ -33,7 +34,9 @@ __all__ = [
     "generator",
     "instance",
     "integer",
+    "known",
     "latent",
+    "matched",
     "mask",
     "num_samples",
     "number",

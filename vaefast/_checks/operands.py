@@ -1,20 +1,66 @@
 """Checks of tensors that an operation takes together: latents, a prediction and its data, a likelihood's parameters."""
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .options import number
 from .tensors import broadcast, instance, same_shape, tensor
 
+# The forms of a Gaussian's spread, by the names of their arguments.
+SPREADS = ("logvar", "log_scale", "scale")
 
-def same_batch(function: str, x: Tensor, mu: Tensor) -> torch.Size:
-    """Returns the batch, which must be the first dimension of both x and mu."""
-    if x.shape[:1] != mu.shape[:1] or x.dim() == 0:
+
+def same_batch(function: str, x: Tensor, mu: Tensor, batch_dims: int = 1) -> torch.Size:
+    """Returns the batch, which must be the first dimensions of both x and mu."""
+    if x.shape[:batch_dims] != mu.shape[:batch_dims] or min(x.dim(), mu.dim()) < batch_dims:
+        first = "first dimension of both is" if batch_dims == 1 else f"first {batch_dims} dimensions of both are"
         raise ValueError(
-            f"{function}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; "
-            "the first dimension of both is the batch"
+            f"{function}: x has shape {tuple(x.shape)} but mu has shape {tuple(mu.shape)}; the {first} the batch"
         )
-    return x.shape[:1]
+    return x.shape[:batch_dims]
+
+
+def matched(function: str, likelihood: Any, recon_x: Any, x: Tensor, mask: Any, batch_dims: int = 1) -> tuple[Any, Any]:
+    """Returns x and mask in the shape of the prediction, where a likelihood of independent elements allows it: one of both
+    is flat, or they differ by dimensions of size 1. The elements then have the same order, whatever they are."""
+    first = recon_x[0] if isinstance(recon_x, (tuple, list)) and recon_x else recon_x
+    if not (isinstance(first, Tensor) and isinstance(x, Tensor)) or first.shape == x.shape:
+        return x, mask
+    if not getattr(likelihood, "elementwise", False):
+        return x, mask
+    ours, theirs = first.shape, x.shape
+    events = ours[batch_dims:], theirs[batch_dims:]
+    same = math.prod(ours) == math.prod(theirs)  # numel() would make a constant of a symbolic size
+    flat = min(len(each) for each in events) <= 1
+    if not (
+        ours[:batch_dims] == theirs[:batch_dims]
+        and min(first.dim(), x.dim()) >= batch_dims
+        and same
+        and (flat or [n for n in events[0] if n != 1] == [n for n in events[1] if n != 1])
+    ):
+        raise ValueError(
+            f"{function}: recon_x has shape {tuple(ours)}, {math.prod(ours)} elements, and x has shape {tuple(theirs)}, "
+            f"{math.prod(theirs)} elements; {_advice(ours, theirs, batch_dims)}"
+        )
+    if isinstance(mask, Tensor) and mask.dtype is torch.bool:
+        mask = broadcast(function, "mask", mask, "x", x)
+        mask = mask if mask.dim() == 0 else mask.reshape(ours)
+    return x.reshape(ours), mask
+
+
+def _advice(ours: torch.Size, theirs: torch.Size, batch_dims: int) -> str:
+    """What to do about a prediction and data whose shapes do not go together."""
+    if math.prod(ours) != math.prod(theirs):
+        return "a decoder must return one number for each element of x: change its last layer, or crop or resize x"
+    if ours[:batch_dims] != theirs[:batch_dims]:
+        return f"their first {'dimension is' if batch_dims == 1 else f'{batch_dims} dimensions are'} the batch"
+    if sorted(ours) == sorted(theirs):
+        return "permute one to the order of the other, such as x.permute(0, 3, 1, 2) for channels that are last"
+    return f"if their elements have one order, flatten both: recon_x.flatten({batch_dims}) and x.flatten({batch_dims})"
 
 
 def sample(function: str, z: object) -> None:
@@ -40,16 +86,50 @@ def encoded(function: str, value: object) -> tuple[Tensor, Tensor]:
 
 
 def latent(
-    function: str, mu: Tensor, logvar: Tensor, prior_mu: Tensor | None = None, prior_logvar: Tensor | None = None
-) -> tuple[Tensor, ...]:
-    """Returns the KL's operands: (mu, logvar), followed by (prior_mu, prior_logvar) if either is given."""
+    function: str,
+    mu: Tensor,
+    logvar: Tensor | None,
+    prior_mu: Tensor | None = None,
+    prior_logvar: Tensor | None = None,
+    log_scale: Tensor | None = None,
+    scale: Tensor | None = None,
+    prior_log_scale: Tensor | None = None,
+    prior_scale: Tensor | None = None,
+) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
+    """Returns the KL's operands, and how the spreads are given. The operands are mu and q's spread, followed by those of
+    the prior if either is given. The second result is () if all spreads are logvars."""
     tensor(function, "mu", mu)
-    tensor(function, "logvar", logvar)
-    same_shape(function, "logvar", logvar, "mu", mu)
-    if prior_mu is None and prior_logvar is None:
-        return mu, logvar
-    priors = (("prior_mu", prior_mu), ("prior_logvar", prior_logvar))
-    return mu, logvar, *(parameter(function, name, 0.0 if p is None else p, "mu", mu) for name, p in priors)
+    kind, own = _one_of(function, "", (logvar, log_scale, scale))
+    if own is None:
+        raise TypeError(f"{function}: one of logvar, log_scale and scale must be given")
+    tensor(function, kind, own)
+    same_shape(function, kind, own, "mu", mu)
+    if prior_mu is prior_logvar is prior_log_scale is prior_scale is None:
+        return (mu, own), () if kind == "logvar" else (kind,)
+    other, given = _one_of(function, "prior_", (prior_logvar, prior_log_scale, prior_scale))
+    if given is None:
+        other, given = kind, 1.0 if kind == "scale" else 0.0
+    mean = parameter(function, "prior_mu", 0.0 if prior_mu is None else prior_mu, "mu", mu)
+    sides = [(kind, own), (other, parameter(function, f"prior_{other}", given, "mu", mu))]
+    if (kind == "scale") != (other == "scale"):  # the kernels take both by sigma, or neither
+        sides = [_by_logarithm(*side) for side in sides]
+    (kind, own), (other, theirs) = sides
+    return (mu, own, mean, theirs), () if kind == other == "logvar" else (kind, other)
+
+
+def _one_of(function: str, prefix: str, spread: Sequence[Any]) -> tuple[str, Any]:
+    """Returns the form and the value of the one spread that is given, and ("logvar", None) if none is."""
+    given = [(name, value) for name, value in zip(SPREADS, spread, strict=True) if value is not None]
+    if len(given) > 1:
+        names = " and ".join(prefix + name for name, _ in given)
+        raise ValueError(f"{function}: {names} exclude each other; they are forms of one spread")
+    return given[0] if given else ("logvar", None)
+
+
+def _by_logarithm(kind: str, spread: Tensor) -> tuple[str, Tensor]:
+    if kind != "scale":
+        return kind, spread
+    return "log_scale", spread.to(torch.promote_types(spread.dtype, torch.float32)).log()
 
 
 def prediction(function: str, name: str, value: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

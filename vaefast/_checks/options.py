@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,30 @@ def choice(function: str, name: str, value: object, allowed: tuple[str, ...]) ->
     if not isinstance(value, str) or value not in allowed:
         got = type_name(value) if isinstance(value, Tensor) else repr(value)
         raise ValueError(f"{function}: {name} must be one of {', '.join(map(repr, allowed))}, got {got}")
+
+
+# What people call our arguments.
+_HABITS = {
+    "beta": "kl_weight kld_weight kl_coef kl_coeff kl_scale kl_lambda lambda_kl kl_factor kl_beta w_kl weight_kl",
+    "likelihood": "recon_loss reconstruction_loss recon loss_type loss distribution output_distribution",
+    "reduction": "size_average reduce average",
+    "logvar": "log_var log_variance logsigma2 log_sigma2 log_sigma_sq z_logvar z_log_var",
+    "log_scale": "log_sigma logsigma log_std logstd log_stddev",
+    "scale": "sigma std stddev sd z_std",
+    "free_bits": "free_nats kl_min min_kl",
+    "mask": "pad_mask padding_mask attention_mask",
+    "likelihood=vaefast.likelihoods.Categorical(ignore_index=...)": "ignore_index pad_idx padding_idx pad_token_id",
+    "weight": "weights sample_weight",
+    "mu": "mean z_mean",
+}
+_OURS = {theirs: ours for ours, names in _HABITS.items() for theirs in names.split()}
+
+
+def known(function: str, unknown: dict[str, Any]) -> None:
+    """Raises TypeError for arguments that do not exist, and says what their names are here."""
+    for name in unknown:
+        answer = f"; write {ours}{'' if '=' in ours else '=...'}" if (ours := _OURS.get(name)) else ""
+        raise TypeError(f"{function} has no argument {name}{answer}")
 
 
 def reduction(function: str, value: object, allowed: tuple[str, ...] = REDUCTIONS) -> None:
@@ -88,16 +113,23 @@ def positive(function: str, name: str, value: object) -> float:
     return value
 
 
-def beta(function: str, value: object, other_name: str = "", other: Tensor | None = None) -> float | Tensor:
-    """Returns a number, or a 0-dimensional floating tensor on the CPU or the device of `other`. A tensor's value is not
-    read, because on a GPU that would wait for the device."""
+def beta(function: str, value: object, mu: Tensor | None = None, batch: torch.Size | None = None) -> float | Tensor:
+    """Returns a number, or a floating tensor on the device of mu: 0-dimensional, which may also be on the CPU, or of shape
+    `batch`. A tensor's value is not read, because on a GPU that would wait for the device."""
     if not isinstance(value, Tensor):
         return number(function, "beta", value, minimum=0.0)
     tensor(function, "beta", value)
-    if value.dim() != 0:
-        raise ValueError(f"{function}: beta must be a number or a 0-dimensional tensor, got shape {tuple(value.shape)}")
-    if other is not None and value.device.type != "cpu":  # a 0-dimensional CPU tensor works with tensors of any device
-        same_device(function, "beta", value, other_name, other)
+    if value.dim() > 0 and value.numel() == 1:
+        if mu is None:  # its elements and gradient may change before it is used
+            return value
+        value = value.reshape(())
+    if value.dim() > 0 and (mu is None or value.shape != batch):
+        each = "" if batch is None else f", or have the losses' shape {tuple(batch)}"
+        raise ValueError(
+            f"{function}: beta must be a number or a tensor of one element{each}, got shape {tuple(value.shape)}"
+        )
+    if mu is not None and (value.dim() > 0 or value.device.type != "cpu"):  # one number on the CPU serves any device
+        same_device(function, "beta", value, "mu", mu)
     return value
 
 

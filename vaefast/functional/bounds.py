@@ -37,11 +37,11 @@ def elbo(
 
     Args:
         recon_x: the decoder's output for that z: the likelihood's parameters, shape (B, D).
-        x: data of the same shape.
+        x: data of the same shape, or of one that differs as `ELBOLoss` allows.
         mu, logvar: mean and log sigma^2 of q(z|x), shape (B, L).
         likelihood: "bernoulli" (logits), "bernoulli_probs", "gaussian" (a mean, or a pair (mean, logvar)), another name
             that `likelihoods.by_name` knows, or an object of vaefast.likelihoods.
-        beta: weight of the KL (Higgins et al. 2017): a number or a 0-dimensional tensor.
+        beta: weight of the KL (Higgins et al. 2017): a number, a 0-dimensional tensor, or a tensor of shape (B,).
         prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
         mask: bool, broadcastable to x; elements that are False are missing.
         target_scale: factor that multiplies x, for likelihoods given by name.
@@ -55,12 +55,14 @@ def elbo(
         tensor([-2.5794, -2.5794])
     """
     name = "vaefast.functional.elbo"
-    latent = _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
-    beta = _checks.beta(name, beta, "mu", mu)
+    latent, _ = _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
+    batch_dims = _checks.batch_dims(name, batch_dims, "mu", mu)
+    beta = _checks.beta(name, beta, mu, mu.shape[:batch_dims])
     p = likelihoods.by_name(likelihood, target_scale=target_scale)
+    x, mask = _checks.matched(name, p, recon_x, x, mask, batch_dims)
     log_likelihood = p.log_prob(recon_x, x, mask=mask, batch_dims=batch_dims)
     _checks.same_device(name, "mu", mu, "x", _checks.instance(name, "x", x))
-    kl = latent_kl(latent, "none", _checks.batch_dims(name, batch_dims, "mu", mu))
+    kl = latent_kl(latent, "none", batch_dims)
     if log_likelihood.shape != kl.shape:
         raise ValueError(
             f"{name}: x has batch shape {tuple(log_likelihood.shape)} but mu has batch shape {tuple(kl.shape)}"

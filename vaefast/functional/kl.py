@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from ..ops import kl_term, row_sum
+from ..ops import row_sum
+from ..reference import kl_term
 
 _LARGE = 1 << 15  # elements from which on a layer gets a sweep of its own
 
@@ -126,48 +127,87 @@ def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:
 
 
 def balanced_kl(
-    mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor, *, balance: float = 0.8, batch_dims: int = 1
+    mu: Tensor,
+    logvar: Tensor | None = None,
+    prior_mu: Tensor | None = None,
+    prior_logvar: Tensor | None = None,
+    *,
+    balance: float | None = None,
+    posterior_weight: float | None = None,
+    prior_weight: float | None = None,
+    log_scale: Tensor | None = None,
+    scale: Tensor | None = None,
+    prior_log_scale: Tensor | None = None,
+    prior_scale: Tensor | None = None,
+    batch_dims: int = 1,
 ) -> Tensor:
     """KL(q || p) with separate weights for the gradients of prior and posterior (KL balancing, Hafner et al. 2021).
 
-    The value is the KL. It is computed as balance * KL(stop(q) || p) + (1 - balance) * KL(q || stop(p)), where stop() is
-    detach(). So the gradient of p is multiplied by balance and that of q by 1 - balance.
+    The result is prior_weight * KL(stop(q) || p) + posterior_weight * KL(q || stop(p)), where stop() is detach(). So the
+    gradient of p is multiplied by prior_weight, that of q by posterior_weight, and the value is the KL times their sum.
 
     Args:
         mu, logvar: mean and log sigma^2 of q, shape (B, L).
         prior_mu, prior_logvar: of p, broadcastable to mu.
-        balance: in [0, 1]; above 1/2 the prior moves to the posterior faster than the posterior to the prior.
+        balance: in [0, 1]: the prior's weight; the posterior's is 1 - balance, so the value is the KL. 0.8 if none of the
+            three is given. Above 1/2 the prior moves to the posterior faster than the posterior to the prior.
+        posterior_weight, prior_weight: both weights, in place of balance (Hafner et al. 2023 have 0.1 and 0.5).
+        log_scale, scale, prior_log_scale, prior_scale: in place of the logvars, as for `gaussian_kl`.
         batch_dims: number of leading dimensions that the result keeps.
 
     Returns:
         nats, shape (B,).
 
+    Raises:
+        TypeError: an argument is missing or not a tensor, or only one of the two weights is given.
+        ValueError: shapes or devices do not match, a weight is negative, or balance is beside the weights.
+
     Example:
-        >>> balanced_kl(torch.ones(2, 1), torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(2, 1))
+        >>> mu, scale = torch.ones(2, 1), torch.ones(2, 1)
+        >>> balanced_kl(mu, prior_mu=0 * mu, scale=scale, prior_scale=scale)
         tensor([0.5000, 0.5000])
+        >>> balanced_kl(mu, prior_mu=0 * mu, scale=scale, prior_scale=scale, posterior_weight=0.1, prior_weight=0.5)
+        tensor([0.3000, 0.3000])
     """
     name = "vaefast.functional.balanced_kl"
-    balance = _checks.number(name, "balance", balance, minimum=0.0)
-    if balance > 1:
-        raise ValueError(f"{name}: balance must be in [0, 1], got {balance}")
-    _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
+    if posterior_weight is None and prior_weight is None:
+        prior_weight = _checks.number(name, "balance", 0.8 if balance is None else balance, minimum=0.0)
+        if prior_weight > 1:
+            raise ValueError(f"{name}: balance must be in [0, 1], got {balance}")
+        posterior_weight = 1 - prior_weight
+    elif balance is not None:
+        raise ValueError(f"{name}: balance and the weights exclude each other")
+    else:
+        posterior_weight = _checks.number(name, "posterior_weight", posterior_weight, minimum=0.0)
+        prior_weight = _checks.number(name, "prior_weight", prior_weight, minimum=0.0)
     _checks.tensor(name, "prior_mu", prior_mu)
-    _checks.tensor(name, "prior_logvar", prior_logvar)
-    to_prior = gaussian_kl(mu.detach(), logvar.detach(), prior_mu, prior_logvar, batch_dims=batch_dims)
-    to_posterior = gaussian_kl(mu, logvar, prior_mu.detach(), prior_logvar.detach(), batch_dims=batch_dims)
-    return balance * to_prior + (1 - balance) * to_posterior
+    if prior_logvar is prior_log_scale is prior_scale is None:
+        raise TypeError(f"{name}: one of prior_logvar, prior_log_scale and prior_scale must be given")
+    latent, spreads = _checks.latent(
+        name, mu, logvar, prior_mu, prior_logvar, log_scale, scale, prior_log_scale, prior_scale
+    )
+    batch_dims = _checks.batch_dims(name, batch_dims, "mu", mu)
+    detached = [t.detach() for t in latent]
+    to_prior = latent_kl((*detached[:2], *latent[2:]), "none", batch_dims, spreads)
+    to_posterior = latent_kl((*latent[:2], *detached[2:]), "none", batch_dims, spreads)
+    return prior_weight * to_prior + posterior_weight * to_posterior
 
 
-def latent_kl(latent: Sequence[Tensor], reduction: str, batch_dims: int) -> Tensor:
-    return row_sum(kl_term(latent), latent, None, reduction, batch_dims)
+def latent_kl(latent: Sequence[Tensor], reduction: str, batch_dims: int, spreads: tuple[str, ...] = ()) -> Tensor:
+    """The KL of operands that `_checks.latent` has returned."""
+    return row_sum(kl_term(latent, spreads), latent, None, reduction, batch_dims, spreads=spreads)
 
 
 def gaussian_kl(
     mu: Tensor,
-    logvar: Tensor,
+    logvar: Tensor | None = None,
     prior_mu: Tensor | None = None,
     prior_logvar: Tensor | None = None,
     *,
+    log_scale: Tensor | None = None,
+    scale: Tensor | None = None,
+    prior_log_scale: Tensor | None = None,
+    prior_scale: Tensor | None = None,
     reduction: str = "none",
     batch_dims: int = 1,
 ) -> Tensor:
@@ -180,17 +220,28 @@ def gaussian_kl(
     Args:
         mu, logvar: mean and log sigma^2 of q, shape (B, D).
         prior_mu, prior_logvar: of p, broadcastable to mu; 0 if None.
+        log_scale, scale: log sigma, or sigma, of q, in place of logvar. The kernel reads it as it is.
+        prior_log_scale, prior_scale: the same of p, in place of prior_logvar. p may have another form than q. If only
+            one of both is a scale, its logarithm is computed first.
         reduction: "none", "sum", "mean" or "elementwise".
         batch_dims: number of leading dimensions that are the batch.
 
     Returns:
         nats, shape (B,), () or (B, D) according to `reduction`.
 
+    Raises:
+        TypeError: no form of q's spread is given, or an argument is not a floating-point tensor.
+        ValueError: shapes or devices do not match, or two forms of one spread are given.
+
     Example:
         >>> gaussian_kl(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]))
         tensor([0.5000, 0.3591])
+        >>> gaussian_kl(torch.tensor([[1.0], [0.0]]), log_scale=torch.tensor([[0.0], [0.5]]))
+        tensor([0.5000, 0.3591])
     """
     name = "vaefast.functional.gaussian_kl"
-    latent = _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
+    latent, spreads = _checks.latent(
+        name, mu, logvar, prior_mu, prior_logvar, log_scale, scale, prior_log_scale, prior_scale
+    )
     _checks.reduction(name, reduction, _checks.ALL_REDUCTIONS)
-    return latent_kl(latent, reduction, _checks.batch_dims(name, batch_dims, "mu", mu))
+    return latent_kl(latent, reduction, _checks.batch_dims(name, batch_dims, "mu", mu), spreads)

@@ -1,6 +1,8 @@
 """Reparameterized samples, and the log-variance of encoders that return another form of scale. Public as part of
 vaefast.functional."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,10 +48,21 @@ def logvar_from_softplus(raw: Tensor) -> Tensor:
     return (2 * torch.where(small, near, torch.log(softplus))).to(raw.dtype)
 
 
+def as_logvars(latent: Sequence[Tensor], spreads: tuple[str, ...]) -> tuple[Tensor, ...]:
+    """The operands that `_checks.latent` has returned, with each spread as log sigma^2."""
+    result = list(latent)
+    for k, spread in enumerate(spreads):
+        if spread != "logvar":
+            result[2 * k + 1] = 2 * (latent[2 * k + 1].log() if spread == "scale" else latent[2 * k + 1])
+    return tuple(result)
+
+
 def reparameterize(
     mu: Tensor,
-    logvar: Tensor,
+    logvar: Tensor | None = None,
     *,
+    log_scale: Tensor | None = None,
+    scale: Tensor | None = None,
     num_samples: int | None = None,
     generator: torch.Generator | None = None,
     eps: Tensor | None = None,
@@ -62,6 +75,7 @@ def reparameterize(
     Args:
         mu: means, any shape.
         logvar: log sigma^2, the shape of mu.
+        log_scale, scale: log sigma, or sigma, in place of logvar. The kernel reads it as it is.
         num_samples: K for a result of shape (K, *mu.shape); None for one sample of the shape of mu.
         generator: a torch.Generator on the tensors' device; the device's default generator if None. torch.utils.checkpoint
             restores only the default generator, so with another one a recomputed block raises RuntimeError.
@@ -70,21 +84,30 @@ def reparameterize(
     Returns:
         z with the dtype of mu, and the shape of mu or (num_samples, *mu.shape).
 
+    Raises:
+        TypeError: no form of the spread is given, or an argument is not a floating-point tensor.
+        ValueError: shapes or devices do not match, or two forms of the spread are given.
+
     Example:
         >>> mu, logvar = torch.zeros(2, 3), torch.full((2, 3), -20.0)
         >>> reparameterize(mu, logvar, num_samples=5).shape
         torch.Size([5, 2, 3])
+        >>> reparameterize(mu, scale=torch.zeros(2, 3))[0]
+        tensor([0., 0., 0.])
     """
     name = "vaefast.functional.reparameterize"
-    latent = _checks.latent(name, mu, logvar)
+    latent, spreads = _checks.latent(name, mu, logvar, log_scale=log_scale, scale=scale)
     _checks.num_samples(name, num_samples)
     _checks.generator(name, generator, mu.device)
     if eps is not None:
-        return _with_noise(name, mu, logvar, num_samples, eps)
-    return rsample(latent, num_samples, batch_dims=min(1, mu.dim()), generator=generator)[0]
+        return _with_noise(name, latent, spreads, num_samples, eps)
+    return rsample(latent, num_samples, batch_dims=min(1, mu.dim()), generator=generator, spreads=spreads)[0]
 
 
-def _with_noise(function: str, mu: Tensor, logvar: Tensor, num_samples: int | None, eps: Tensor) -> Tensor:
+def _with_noise(
+    function: str, latent: Sequence[Tensor], spreads: tuple[str, ...], num_samples: int | None, eps: Tensor
+) -> Tensor:
+    mu, spread, *_ = latent
     _checks.tensor(function, "eps", eps)
     _checks.same_device(function, "eps", eps, "mu", mu)
     shape = mu.shape if num_samples is None else torch.Size((num_samples, *mu.shape))
@@ -93,15 +116,19 @@ def _with_noise(function: str, mu: Tensor, logvar: Tensor, num_samples: int | No
     except RuntimeError:
         message = f"{function}: eps must be broadcastable to shape {tuple(shape)}, got {tuple(eps.shape)}"
         raise ValueError(message) from None
-    return reference.reparameterize(mu, logvar, eps)
+    return reference.reparameterize(mu, spread, eps, spreads)
 
 
 def rsample_kl(
     mu: Tensor,
-    logvar: Tensor,
+    logvar: Tensor | None = None,
     prior_mu: Tensor | None = None,
     prior_logvar: Tensor | None = None,
     *,
+    log_scale: Tensor | None = None,
+    scale: Tensor | None = None,
+    prior_log_scale: Tensor | None = None,
+    prior_scale: Tensor | None = None,
     generator: torch.Generator | None = None,
     eps: Tensor | None = None,
     batch_dims: int = 1,
@@ -111,6 +138,7 @@ def rsample_kl(
     Args:
         mu, logvar: mean and log sigma^2 of q, shape (B, D).
         prior_mu, prior_logvar: of p, broadcastable to mu; standard normal if None.
+        log_scale, scale, prior_log_scale, prior_scale: in place of the logvars, as for `gaussian_kl`.
         generator, eps: as in `reparameterize`.
         batch_dims: number of leading dimensions that kl keeps.
 
@@ -123,9 +151,11 @@ def rsample_kl(
         tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
     name = "vaefast.functional.rsample_kl"
-    latent = _checks.latent(name, mu, logvar, prior_mu, prior_logvar)
+    latent, spreads = _checks.latent(
+        name, mu, logvar, prior_mu, prior_logvar, log_scale, scale, prior_log_scale, prior_scale
+    )
     batch_dims = _checks.batch_dims(name, batch_dims, "mu", mu)
     _checks.generator(name, generator, mu.device)
     if eps is not None:
-        return _with_noise(name, mu, logvar, None, eps), latent_kl(latent, "none", batch_dims)
-    return rsample(latent, kl=True, batch_dims=batch_dims, generator=generator)
+        return _with_noise(name, latent, spreads, None, eps), latent_kl(latent, "none", batch_dims, spreads)
+    return rsample(latent, kl=True, batch_dims=batch_dims, generator=generator, spreads=spreads)

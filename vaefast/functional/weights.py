@@ -106,7 +106,13 @@ def fit_and_ratio(
 
 
 def check_model(function: str, likelihood: Any) -> None:
-    """Raises ValueError if the likelihood depends on x. Then it is not a p(x|z), and there is no log p(x) to bound."""
+    """Raises ValueError if the likelihood is not a p(x|z), because it depends on x or lacks its constant. Then there is no
+    log p(x) to bound."""
+    if not getattr(likelihood, "normalized", True):
+        raise ValueError(
+            f"{function}: {likelihood!r} leaves out the constant of a density, so there is no log p(x); use Gaussian() or "
+            "Laplace() of vaefast.likelihoods"
+        )
     if getattr(likelihood, "optimal_scale", False):
         raise ValueError(
             f"{function}: optimal_scale fits the scale to x, so this would not be p(x|z); give the scale, or learn it"

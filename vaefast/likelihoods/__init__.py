@@ -8,7 +8,7 @@ from .base import Likelihood
 from .bernoulli import Bernoulli, ContinuousBernoulli
 from .categorical import Categorical
 from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from .location_scale import Gaussian, Laplace
+from .location_scale import Gaussian, Laplace, SquaredError
 from .logistic import DiscretizedLogistic, DiscretizedLogisticMixture
 from .registry import NAMED, by_name
 
@@ -24,6 +24,7 @@ __all__ = [
     "NAMES",
     "NegativeBinomial",
     "Poisson",
+    "SquaredError",
     "ZeroInflatedNegativeBinomial",
     "by_name",
 ]
@@ -34,6 +35,8 @@ NAMED.update(
         "bernoulli_probs": lambda **options: Bernoulli(probs=True, **options),
         "gaussian": Gaussian,
         "laplace": Laplace,
+        "mse": SquaredError,
+        "l1": lambda **options: Laplace(constant=False, **options),
         "continuous_bernoulli": ContinuousBernoulli,
         "discretized_logistic": DiscretizedLogistic,
         "poisson": Poisson,

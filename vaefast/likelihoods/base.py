@@ -21,6 +21,8 @@ class Likelihood(nn.Module):
     """
 
     fused = False  # whether one term of the kernels computes log_prob
+    elementwise = False  # whether elements are independent, each of one element of recon_x, so their shape is free
+    normalized = True  # whether exp(log_prob) is a density or a probability of x
     numbers: tuple[float, ...] | None = None  # fixed scalar parameters; None disables the fast path
     probs = False  # whether recon_x holds probabilities
     mixture = False  # whether parameters have an extra dimension after the batch, of classes or components
@@ -71,7 +73,7 @@ class FusedLikelihood(Likelihood):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.fused = cls.log_prob is FusedLikelihood.log_prob  # a class with its own log_prob is not fused
+        cls.fused = cls.elementwise = cls.log_prob is FusedLikelihood.log_prob  # a class with its own is not fused
         cls.numbers = vars(cls).get("numbers")  # not inherited, because a subclass may have other operands
 
     def operands(self, recon_x: Any, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -100,6 +102,10 @@ class CompositeLikelihood(Likelihood):
 
     parameters_expected: tuple[str, ...]
     compute = torch.float32
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.elementwise = not cls.mixture and cls.log_prob is CompositeLikelihood.log_prob
 
     def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
         """log p of each element of x."""

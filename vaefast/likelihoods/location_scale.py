@@ -1,5 +1,5 @@
-"""The Gaussian and the Laplace likelihood. One term of the kernels computes each, so ELBOLoss can fuse it with the KL.
-Public as part of vaefast.likelihoods."""
+"""The Gaussian and the Laplace likelihood, and the plain errors that are these without their constants. One term of the
+kernels computes each, so ELBOLoss can fuse it with the KL. Public as part of vaefast.likelihoods."""
 
 import math
 
@@ -17,10 +17,15 @@ class Scaled(FusedLikelihood):
 
     second: str  # the name of the decoder's second output, and of the attribute that holds the fixed or learned scale
     per_log_scale = 1.0  # `second` is this times log(scale): 2 for a logvar, 1 for a log_scale
-    defaults = {"scale": 1.0, "learn_scale": False, "optimal_scale": False, **Likelihood.defaults}
+    density: str  # the term of the density; with the suffix below, that without its constant
+    defaults = {"scale": 1.0, "learn_scale": False, "optimal_scale": False, "constant": True, **Likelihood.defaults}
 
-    def __init__(self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0) -> None:
+    def __init__(
+        self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0, constant: bool = True
+    ) -> None:
         super().__init__(target_scale)
+        self.constant = self.normalized = _checks.flag(self.name, "constant", constant)
+        self.term = self.density if constant else f"{self.density}_without_constant"
         self.scale = _checks.positive(self.name, "scale", scale)
         self.learn_scale = _checks.flag(self.name, "learn_scale", learn_scale)
         value = self.per_log_scale * math.log(self.scale)
@@ -85,13 +90,15 @@ class Gaussian(Scaled):
         optimal_scale: use the standard deviation that maximizes the batch's likelihood, the root mean square error. Such a
             scale depends on x, so there is no p(x|z): log p(x) and importance weights raise ValueError.
         target_scale: see `Likelihood`.
+        constant: include -log(2 pi) / 2 per element. Without it the result is no log-density, so log p(x) and importance
+            weights raise ValueError. -log sigma stays.
 
     Example:
         >>> Gaussian(scale=0.5).log_prob(torch.zeros(1, 1), torch.ones(1, 1))
         tensor([-2.2258])
     """
 
-    term, second, per_log_scale = "gaussian", "logvar", 2.0
+    density, second, per_log_scale = "gaussian", "logvar", 2.0
     numbers = property(Scaled._fixed)
 
     def __init__(
@@ -100,8 +107,9 @@ class Gaussian(Scaled):
         learn_scale: bool = False,
         optimal_scale: bool = False,
         target_scale: float = 1.0,
+        constant: bool = True,
     ) -> None:
-        super().__init__(scale, learn_scale, target_scale)
+        super().__init__(scale, learn_scale, target_scale, constant)
         self.optimal_scale = _checks.flag(self.name, "optimal_scale", optimal_scale)
         if learn_scale and optimal_scale:
             raise ValueError(f"{self.name}: learn_scale and optimal_scale exclude each other")
@@ -139,14 +147,41 @@ class Laplace(Scaled):
         learn_scale: learn one scale, which starts at `scale`, as the parameter `log_scale`. Give the parameter to the
             optimizer, and start near the expected error, as for `Gaussian`.
         target_scale: see `Likelihood`.
+        constant: include -log 2 per element; see `Gaussian`. -log_scale stays.
 
     Example:
         >>> Laplace().log_prob(torch.zeros(1, 1), torch.ones(1, 1))
         tensor([-1.6931])
     """
 
-    term, second = "laplace", "log_scale"
+    density, second = "laplace", "log_scale"
     numbers = property(Scaled._fixed)
 
     def quantile(self, u: Tensor) -> Tensor:
         return -u.sign() * torch.log1p(-2 * u.abs())
+
+
+class SquaredError(FusedLikelihood):
+    """-(x - mean)^2, named "mse": minus the loss, summed, is torch.nn.functional.mse_loss(reduction="sum"). It is the
+    Gaussian of variance 1/2 without its constant. `sample` draws from that Gaussian. The result is no log-density, so log
+    p(x) and importance weights raise ValueError.
+
+    Args:
+        target_scale: see `Likelihood`.
+
+    Example:
+        >>> SquaredError().log_prob(torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]))
+        tensor([-10.])
+    """
+
+    term, numbers, normalized = "squared_error", (), False
+
+    def operands(self, recon_x: Tensor, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return _checks.prediction(self.name, "recon_x", recon_x, x)
+
+    def mean(self, recon_x: Tensor) -> Tensor:
+        _checks.tensor(self.name, "recon_x", recon_x)
+        return recon_x
+
+    def sample(self, recon_x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return Gaussian(scale=math.sqrt(0.5)).sample(self.mean(recon_x), generator=generator)

@@ -11,7 +11,8 @@ from ..ops import LossOptions
 
 class Call(NamedTuple):
     operands: tuple[Tensor, ...] | None  # of the likelihood's term; None if no term computes it
-    latent: tuple[Tensor, ...]  # (mu, logvar) or (mu, logvar, prior_mu, prior_logvar)
+    x: Tensor
+    latent: tuple[Tensor, ...]  # (mu, spread) or (mu, spread, prior_mu, prior_spread), as options.spreads says
     batch: torch.Size
     z: Tensor | None
     options: LossOptions
@@ -22,23 +23,24 @@ def checked_call(
     likelihood: Any,
     recon_x: Any,
     x: Tensor,
-    latent: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    latent: tuple[Tensor | None, ...],
     z: Tensor | None,
     options: LossOptions,
     estimator: str,
     prior: Any,
 ) -> Call:
-    """Checks everything except values. `latent` is (mu, logvar, prior_mu, prior_logvar), and `prior` is the module's."""
-    mu, _, prior_mu, prior_logvar = latent
-    mask, weight, beta, reduction, batch_dims, target_scale = options
-    parameters = _checks.latent(function, *latent)
-    beta = _checks.beta(function, beta, "mu", mu)
+    """Checks everything except values. `latent` are the arguments of _checks.latent, and `prior` is the module's."""
+    mask, weight, beta, reduction, batch_dims, target_scale, _ = options
+    parameters, spreads = _checks.latent(function, *latent)  # type: ignore[arg-type] # it checks mu, too
+    mu = parameters[0]
     _checks.reduction(function, reduction)
     _checks.instance(function, "x", x)
+    x, mask = _checks.matched(function, likelihood, recon_x, x, mask, batch_dims)
     operands = likelihood.operands(recon_x, x, mask) if getattr(likelihood, "fused", False) else None
     if mu.device != x.device:
         _checks.same_device(function, "mu", mu, "x", x)
-    batch = _checks.same_batch(function, x, mu)
+    batch = _checks.same_batch(function, x, mu, batch_dims)
+    beta = _checks.beta(function, beta, mu, batch)
     if mask is not None:
         mask = _checks.mask(function, mask, "x", x)
     if weight is not None:
@@ -46,10 +48,10 @@ def checked_call(
     if (z is None) == (estimator == "mc"):
         wrong = "needs z, the sample that was decoded" if z is None else "takes no z"
         raise ValueError(f"{function}: estimator={estimator!r} {wrong}")
-    if prior is not None and not (prior_mu is prior_logvar is None):
+    if prior is not None and len(parameters) > 2:
         raise ValueError(f"{function}: this loss was built with a prior; leave out prior_mu and prior_logvar")
     if z is not None:
         _checks.sample(function, z)
         _checks.same_shape(function, "z", z, "mu", mu)
-    options = LossOptions(mask, weight, beta, reduction, batch_dims, target_scale)  # faster than _replace
-    return Call(operands, parameters, batch, z, options)
+    options = LossOptions(mask, weight, beta, reduction, batch_dims, target_scale, spreads)  # faster than _replace
+    return Call(operands, x, parameters, batch, z, options)

@@ -6,22 +6,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .call import Call
 
-def check_values(
-    function: str, likelihood: Any, recon_x: Any, x: Tensor, mask: Tensor | None, others: dict[str, Any]
-) -> None:
-    """Raises ValueError for NaN and infinities, a negative beta, and data or probabilities outside their range.
 
-    Elements that the mask leaves out may hold anything. `others` are mu, logvar and the options, by name."""
+def check_values(function: str, likelihood: Any, recon_x: Any, call: Call, z: Tensor | None) -> None:
+    """Raises ValueError for NaN and infinities, a negative beta, and data or probabilities outside their range. Elements
+    that the mask leaves out may hold anything."""
+    x, mask, beta = call.x, call.options.mask, call.options.beta
+    spread, prior_spread = (*(call.options.spreads or ("logvar", "logvar")), "logvar")[:2]
+    names = "mu", spread, "prior_mu", f"prior_{prior_spread}"
+    others = dict(zip(names, call.latent, strict=False)) | {"z": z, "beta": beta, "weight": call.options.weight}
     parameters = {name: _kept(t, mask, likelihood, x) for name, t in _named(recon_x) if isinstance(t, Tensor)}
     targets = x if mask is None else torch.where(mask, x, torch.zeros_like(x))
     learned = likelihood.named_parameters() if isinstance(likelihood, nn.Module) else ()
     for name, t in {**parameters, "x": targets, **others, **{f"likelihood.{k}": t for k, t in learned}}.items():
         if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
             raise ValueError(f"{function}: {name} holds NaN or infinite values")
-    beta = others["beta"]
-    if isinstance(beta, Tensor) and beta < 0:
-        raise ValueError(f"{function}: beta must be at least 0, got {beta.item():g}")
+    if isinstance(beta, Tensor) and beta.numel() > 0 and (least := beta.min()) < 0:
+        raise ValueError(f"{function}: beta must be at least 0, got {least.item():g}")
     if x.numel() == 0:
         return
     kind = type(likelihood).__name__

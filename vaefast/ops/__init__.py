@@ -6,7 +6,7 @@ vjp holds helpers of the backward passes. term, loss, sample and linear are the 
 
 from . import fake  # registers the fake kernels
 from .dispatch import transformed
-from .library import build_info, cpu_isa, empty_cache, fast_elbo_loss, kl_term
+from .library import build_info, cpu_isa, empty_cache, fast_elbo_loss
 from .linear import linear_row_sum
 from .loss import LossOptions, elbo_loss
 from .sample import rsample
@@ -20,7 +20,6 @@ __all__ = [
     "empty_cache",
     "fake",
     "fast_elbo_loss",
-    "kl_term",
     "linear_row_sum",
     "row_sum",
     "rsample",

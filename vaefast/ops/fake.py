@@ -1,6 +1,6 @@
 """Fake kernels: they give torch.compile and torch.export the shapes and dtypes of the operators' results."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,8 +9,11 @@ from . import library
 
 
 def _compute_dtype(term: str, operands: Sequence[Tensor]) -> torch.dtype:
-    wide = any(t.dtype == torch.float64 for k, t in enumerate(operands) if k != library.TARGET[term])
-    return torch.float64 if wide else torch.float32
+    return _wide(t for k, t in enumerate(operands) if k != library.TARGET[term])
+
+
+def _wide(operands: Iterable[Tensor]) -> torch.dtype:
+    return torch.float64 if any(t.dtype == torch.float64 for t in operands) else torch.float32
 
 
 def _gradients(operands: Sequence[Tensor], gradients: int) -> list[Tensor]:
@@ -28,6 +31,7 @@ def _(
     target_scale: float,
     gradients: int,
     value: bool,
+    spreads: Sequence[int] = (),
 ) -> tuple[Tensor, list[Tensor]]:
     full = operands[0].shape
     shapes = {"none": full[:batch_dims], "elementwise": full}
@@ -48,9 +52,10 @@ def _(
     reduction: str,
     batch_dims: int,
     target_scale: float,
+    spreads: Sequence[int],
     gradients: int,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    fit_dtype, kl_dtype = _compute_dtype(likelihood, operands), _compute_dtype(library.kl_term(latent), latent)
+    fit_dtype, kl_dtype = _compute_dtype(likelihood, operands), _wide(latent)
     batch = operands[0].shape[:batch_dims]
     loss = operands[0].new_empty((), dtype=torch.promote_types(fit_dtype, kl_dtype))
     fit = operands[0].new_empty(batch, dtype=fit_dtype)
@@ -66,10 +71,11 @@ def _(
     kl: bool,
     batch_dims: int,
     generator: torch.Generator | None,
+    spreads: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
     mu = latent[0]
     z = mu.new_empty(mu.shape if num_samples < 0 else (num_samples, *mu.shape))
-    sums = mu.new_empty(mu.shape[:batch_dims] if kl else (0,), dtype=_compute_dtype(library.kl_term(latent), latent))
+    sums = mu.new_empty(mu.shape[:batch_dims] if kl else (0,), dtype=_wide(latent))
     return z, sums, mu.new_empty((2,), dtype=torch.int64)
 
 
@@ -82,6 +88,7 @@ def _(
     num_samples: int,
     batch_dims: int,
     gradients: int,
+    spreads: Sequence[int] = (),
 ) -> list[Tensor]:
     return _gradients(latent, gradients)
 

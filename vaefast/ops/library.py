@@ -58,15 +58,19 @@ def implement(name: str, function: Callable[..., list[Tensor]]) -> None:
         _library.impl(name, function, key)
 
 
-# What each term says of itself in csrc/math/terms: the operand that holds data, -1 for none; the KL that fits a latent.
-_TERMS = _C.terms()
-TARGET: dict[str, int] = {term["name"]: term["target"] for term in _TERMS}
-_KL_TERMS: dict[int, str] = {term["arity"]: term["name"] for term in _TERMS if term["is_kl"]}
+# The operand of each term that holds data, -1 for none.
+TARGET: dict[str, int] = {term["name"]: term["target"] for term in _C.terms()}
+_SPREADS = ("logvar", "log_scale", "scale")
 
 
-def kl_term(latent: Sequence[Tensor]) -> str:
-    """The name of the KL's term. `latent` is (mu, logvar), or (mu, logvar, prior_mu, prior_logvar)."""
-    return _KL_TERMS[len(latent)]
+def spread_codes(spreads: Sequence[str]) -> list[int]:
+    """How the latents' spreads are given, by csrc/ops/ops.h's numbers. reference.kl_term says what `spreads` is."""
+    return [_SPREADS.index(spread) for spread in spreads]
+
+
+def spread_names(codes: Sequence[int]) -> tuple[str, ...]:
+    """The inverse of `spread_codes`."""
+    return tuple(_SPREADS[code] for code in codes)
 
 
 def build_info() -> dict[str, Any]:

@@ -22,16 +22,18 @@ def _rsample_vjp(
     num_samples: int,
     batch_dims: int,
     gradients: int,
+    codes: Sequence[int],
 ) -> list[Tensor]:
     """library.rsample_backward by the composite, the plain formula of reference.py, which can be differentiated and
     batched."""
     kl = grad_kl is not None
     needed = tuple(bool(gradients >> k & 1) for k in range(len(latent)))
+    spreads = library.spread_names(codes)
 
     def composite(*inputs: Tensor) -> tuple[Tensor, ...]:
         eps = _noise(latent[0], num_samples, key)
-        z = reference.reparameterize(inputs[0], inputs[1], eps)
-        return (z, reference.row_sum(library.kl_term(inputs), inputs, batch_dims=batch_dims)) if kl else (z,)
+        z = reference.reparameterize(inputs[0], inputs[1], eps, spreads)
+        return (z, reference.latent_kl(inputs, batch_dims, spreads)) if kl else (z,)
 
     grads = composite_vjp(composite, list(latent), needed, [grad_z, grad_kl] if kl else [grad_z])
     return [g for g in grads if g is not None]
@@ -53,15 +55,17 @@ def rsample(
     kl: bool = False,
     batch_dims: int = 1,
     generator: torch.Generator | None = None,
+    spreads: tuple[str, ...] = (),
 ) -> tuple[Tensor, Tensor]:
-    """Returns (z, KL) from latent = (mu, logvar) or (mu, logvar, prior_mu, prior_logvar), as one fused operation."""
+    """Returns (z, KL) from (mu, spread) or (mu, spread, prior_mu, prior_spread), as one fused operation."""
     samples = -1 if num_samples is None else num_samples
     if has_kernel(latent[0]):
+        codes = library.spread_codes(spreads)
         if needs_grad(latent):
-            return library.sample_and_kl(latent, samples, kl, batch_dims, generator)
-        return library.rsample(latent, None, samples, kl, batch_dims, generator)[:2]
+            return library.sample_and_kl(latent, samples, kl, batch_dims, generator, codes)
+        return library.rsample(latent, None, samples, kl, batch_dims, generator, codes)[:2]
     mu = latent[0]
     shape = mu.shape if num_samples is None else (num_samples, *mu.shape)
     eps = torch.randn(shape, generator=generator, device=mu.device)  # torch.func can batch torch.randn
-    sums = reference.row_sum(library.kl_term(latent), latent, batch_dims=batch_dims) if kl else mu.new_empty(0)
-    return reference.reparameterize(mu, latent[1], eps), sums
+    sums = reference.latent_kl(latent, batch_dims, spreads) if kl else mu.new_empty(0)
+    return reference.reparameterize(mu, latent[1], eps, spreads), sums

@@ -24,14 +24,16 @@ class RowSum(torch.autograd.Function):
         reduction: str,
         batch_dims: int,
         target_scale: float,
+        spreads: tuple[str, ...],
         *operands: Tensor,
     ) -> Tensor:
-        ctx.options = (term, reduction, batch_dims, target_scale)
+        ctx.options = (term, reduction, batch_dims, target_scale, spreads)
         ctx.needed = ctx.needs_input_grad[-len(operands) :]
         ctx.spent = not (reduction in ("sum", "mean") and fits_one_pass(operands))
         gradients = 0 if ctx.spent else bits(ctx.needed)
+        codes = library.spread_codes(spreads)
         value, buffers = library.row_sum(
-            term, operands, mask, None, reduction, batch_dims, target_scale, gradients, True
+            term, operands, mask, None, reduction, batch_dims, target_scale, gradients, True, codes
         )
         ctx.save_for_backward(mask, *operands, *buffers)
         ctx.set_materialize_grads(False)
@@ -42,17 +44,18 @@ class RowSum(torch.autograd.Function):
         none = (None,) * (len(ctx.needs_input_grad) - len(ctx.needed))  # of the arguments before the operands
         if grad is None:
             return (*none, *(None for _ in ctx.needed))
-        term, reduction, batch_dims, target_scale = ctx.options
+        term, reduction, batch_dims, target_scale, spreads = ctx.options
         mask, *saved = ctx.saved_tensors
         operands, buffers = saved[: len(ctx.needed)], saved[len(ctx.needed) :]
         if needs_composite(grad):
 
             def composite(*inputs: Tensor) -> Tensor:
-                return reference.row_sum(term, inputs, mask, reduction, batch_dims, target_scale)
+                return reference.row_sum(term, inputs, mask, reduction, batch_dims, target_scale, spreads)
 
             return (*none, *composite_vjp(composite, operands, ctx.needed, [grad]))
         if ctx.spent:
-            grads = swept(term, operands, mask, grad, batch_dims, target_scale, ctx.needed, reduction)
+            codes = library.spread_codes(spreads)
+            grads = swept(term, operands, mask, grad, batch_dims, target_scale, ctx.needed, reduction, codes)
             return (*none, *grads)
         ctx.spent = True
         return (*none, *spread(scaled(buffers, grad), ctx.needed))
@@ -65,12 +68,14 @@ def row_sum(
     reduction: str = "none",
     batch_dims: int = 1,
     target_scale: float = 1.0,
+    spreads: tuple[str, ...] = (),
 ) -> Tensor:
     """reference.row_sum as one fused operation."""
     if not has_kernel(operands[0]):
-        return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale)
+        return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale, spreads)
     target_scale = traced_constant(target_scale)
     if needs_grad(operands):
-        return RowSum.apply(term, mask, reduction, batch_dims, target_scale, *operands)
-    value, _ = library.row_sum(term, operands, mask, None, reduction, batch_dims, target_scale, 0, True)
+        return RowSum.apply(term, mask, reduction, batch_dims, target_scale, spreads, *operands)
+    codes = library.spread_codes(spreads)
+    value, _ = library.row_sum(term, operands, mask, None, reduction, batch_dims, target_scale, 0, True, codes)
     return value

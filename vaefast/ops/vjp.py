@@ -73,9 +73,11 @@ def swept(
     target_scale: float,
     needed: tuple[bool, ...],
     reduction: str = "none",
+    spreads: Sequence[int] = (),
 ) -> list[Tensor | None]:
     """The gradients of a term for the upstream gradient `coef`, by a new sweep."""
     if coef is None or not any(needed):
         return [None] * len(needed)
-    _, grads = library.row_sum(term, operands, mask, coef, reduction, batch_dims, target_scale, bits(needed), False)
+    options = reduction, batch_dims, target_scale, bits(needed), False, spreads
+    _, grads = library.row_sum(term, operands, mask, coef, *options)
     return spread(grads, needed)

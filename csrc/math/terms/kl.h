@@ -54,6 +54,66 @@ struct GaussianKlPair : ElementwiseTerm {
   }
 };
 
-using KlTerms = Family<GaussianKl, GaussianKlPair>;
+// expm1(2 r) and phi(2 r) = expm1(2 r) - 2 r for exp(r) = ratio, from ratio - 1, which the caller knows with less
+// rounding, and from r. Near ratio 1 the series of the logarithm takes the place of a difference that would cancel.
+template <class T>
+struct SquaredRatio {
+  T phi, expm1;
+
+  VAEFAST_HD SquaredRatio(T ratio, T excess, T log_ratio) : expm1(excess * (ratio + T(1))) {
+    const bool near = ratio > T(0.71) && ratio < T(1.41);
+    const T u = near ? excess : T(0);
+    // What rounding took from the ratio is put back into its logarithm, where that is small.
+    const T lost = math::abs(log_ratio) < T(1) ? excess - (ratio - T(1)) : T(0);
+    const T bounded = log_ratio < T(1000) ? log_ratio : T(1000);  // keeps phi of an infinite ratio from being inf - inf
+    phi = near ? T(2) * u * u * (T(1) - u * math::log_rest(u)) : expm1 - T(2) * (bounded + lost);
+  }
+};
+
+// KL(N(mu, scale^2) || N(0, 1))
+struct GaussianKlScale : ElementwiseTerm {
+  static constexpr const char* name = "gaussian_kl_scale";
+  static constexpr int arity = 2;
+  static constexpr bool is_kl = true, by_scale = true, light = true;
+  using prepared_from = Operands<1>;
+
+  template <class T>
+  VAEFAST_HD static T prepare(T scale) {
+    return math::log(scale);
+  }
+  template <class T>
+  VAEFAST_HD static T evaluate(T mu, T scale, T log_scale, T* d) {
+    const SquaredRatio<T> r(scale, scale - T(1), log_scale);
+    d[0] = mu;
+    d[1] = r.expm1 / scale;
+    return T(0.5) * (mu * mu + r.phi);
+  }
+};
+
+// KL(N(mu, scale^2) || N(prior_mu, prior_scale^2))
+struct GaussianKlPairScale : ElementwiseTerm {
+  static constexpr const char* name = "gaussian_kl_pair_scale";
+  static constexpr int arity = 4;
+  static constexpr bool is_kl = true, by_scale = true;
+  using prepared_from = Operands<1, 3>;
+
+  template <class T>
+  VAEFAST_HD static T prepare(T scale, T prior_scale) {
+    return math::log(scale / prior_scale);
+  }
+  template <class T>
+  VAEFAST_HD static T evaluate(T mu, T scale, T prior_mu, T prior_scale, T log_ratio, T* d) {
+    const T difference = mu - prior_mu;
+    const T z = difference == T(0) ? difference : difference / prior_scale;  // 0 also where the scale is 0
+    const SquaredRatio<T> r(scale / prior_scale, (scale - prior_scale) / prior_scale, log_ratio);
+    d[0] = z == T(0) ? z : z / prior_scale;
+    d[1] = r.expm1 / scale;
+    d[2] = -d[0];
+    d[3] = -(r.expm1 + z * z) / prior_scale;
+    return T(0.5) * (z * z + r.phi);
+  }
+};
+
+using KlTerms = Family<GaussianKl, GaussianKlPair, GaussianKlScale, GaussianKlPairScale>;
 
 }  // namespace vaefast

@@ -1,13 +1,28 @@
-// Real data, of a location and a logarithmic scale: Gaussian and Laplace.
+// Real data: the squared error, and Gaussian and Laplace, of a location and a logarithmic scale.
 #pragma once
 
 #include "deviation.h"
 
 namespace vaefast {
 
-// log N(x; mean, exp(logvar)), constant included
-struct Gaussian : ElementwiseTerm {
-  static constexpr const char* name = "gaussian";
+// -(x - mean)^2, which is log N(x; mean, 1/2) without its constant
+struct SquaredError : ElementwiseTerm {
+  static constexpr const char* name = "squared_error";
+  static constexpr int arity = 2, target = 1;
+  static constexpr bool light = true;
+
+  template <class T>
+  VAEFAST_HD static T evaluate(T mean, T x, T* d) {
+    const T difference = x - mean;
+    d[0] = T(2) * difference;
+    d[1] = -d[0];
+    return -(difference * difference);
+  }
+};
+
+// log N(x; mean, exp(logvar)), with or without its constant -log(2 pi) / 2
+template <bool with_constant>
+struct GaussianOf : ElementwiseTerm {
   static constexpr int arity = 3, target = 1;
   using prepared_from = Operands<2>;
 
@@ -21,13 +36,21 @@ struct Gaussian : ElementwiseTerm {
     d[0] = deviation.slope;
     d[1] = -deviation.slope;
     d[2] = T(0.5) * (deviation.squared - T(1));
-    return T(-0.5) * (T(math::kLog2Pi) + logvar + deviation.squared);
+    const T constant = with_constant ? T(math::kLog2Pi) : T(0);
+    return T(-0.5) * (constant + logvar + deviation.squared);
   }
 };
 
-// log Laplace(x; mean, exp(log_scale))
-struct Laplace : ElementwiseTerm {
-  static constexpr const char* name = "laplace";
+struct Gaussian : GaussianOf<true> {
+  static constexpr const char* name = "gaussian";
+};
+struct GaussianWithoutConstant : GaussianOf<false> {
+  static constexpr const char* name = "gaussian_without_constant";
+};
+
+// log Laplace(x; mean, exp(log_scale)), with or without its constant -log 2
+template <bool with_constant>
+struct LaplaceOf : ElementwiseTerm {
   static constexpr int arity = 3, target = 1;
   using prepared_from = Operands<2>;
 
@@ -43,10 +66,18 @@ struct Laplace : ElementwiseTerm {
     d[0] = x > mean ? precision : x < mean ? -precision : x - mean;  // x == mean gives 0, NaN stays NaN
     d[1] = -d[0];
     d[2] = error - T(1);
-    return -(T(0.693147180559945309) + log_scale + error);
+    const T constant = with_constant ? T(0.693147180559945309) : T(0);
+    return -(constant + log_scale + error);
   }
 };
 
-using LocationScaleTerms = Family<Gaussian, Laplace>;
+struct Laplace : LaplaceOf<true> {
+  static constexpr const char* name = "laplace";
+};
+struct LaplaceWithoutConstant : LaplaceOf<false> {
+  static constexpr const char* name = "laplace_without_constant";
+};
+
+using LocationScaleTerms = Family<Gaussian, Laplace, SquaredError, GaussianWithoutConstant, LaplaceWithoutConstant>;
 
 }  // namespace vaefast

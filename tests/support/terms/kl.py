@@ -66,7 +66,99 @@ def _eager_pair(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tens
     return 0.5 * (prior_logvar - logvar + (logvar.exp() + (mu - prior_mu).pow(2)) / prior_logvar.exp() - 1)
 
 
+def _of_ratio(ratio: Array, excess: Array) -> tuple[Array, Array]:
+    """phi(2 log ratio) / 2 and ratio^2 - 1, for excess = ratio - 1 before it is rounded."""
+    near = (ratio > 0.5) & (ratio < 2)
+    log_near, far = np.log1p(np.where(near, excess, 0)), np.where(near, 1, ratio)
+    half = np.where(near, _phi(2 * log_near) / 2, (far * far - 1) / 2 - np.minimum(np.log(far), 1000))
+    return half, np.where(near, excess * (ratio + 1), far * far - 1)
+
+
+def gaussian_kl_scale(mu: Array, scale: Array) -> tuple[Array, ...]:
+    half, growth = _of_ratio(scale, scale - 1)
+    return mu * mu / 2 + half, mu, growth / scale
+
+
+def gaussian_kl_pair_scale(mu: Array, scale: Array, prior_mu: Array, prior_scale: Array) -> tuple[Array, ...]:
+    difference = mu - prior_mu
+    z = np.where(difference == 0, difference, difference / np.where(difference == 0, 1, prior_scale))
+    slope = np.where(z == 0, z, z / np.where(z == 0, 1, prior_scale))
+    half, growth = _of_ratio(scale / prior_scale, (scale - prior_scale) / prior_scale)
+    return z * z / 2 + half, slope, growth / scale, -slope, -(growth + z * z) / prior_scale
+
+
+def _scale_bounds(operands: Sequence[Array], value: Array, d: Sequence[Array]) -> tuple[list[Array], Array]:
+    proper = (operands[1] > 1e-15) & (operands[1] < 1e15)
+    return [7 * ulps(value), np.zeros_like(value), 3 * ulps(d[1])], proper
+
+
+def _scale_pair_bounds(operands: Sequence[Array], value: Array, d: Sequence[Array]) -> tuple[list[Array], Array]:
+    slope, last = 4 * np.abs(d[0]), 4 * (np.abs(d[3]) + 2 * np.abs(d[1] * operands[1] / operands[3]))
+    proper = (operands[1] > 1e-12) & (operands[1] < 1e12) & (operands[3] > 1e-12) & (operands[3] < 1e12)
+    return [9 * ulps(value), slope, 4 * ulps(d[1]), slope, last], proper
+
+
+def _scales(n: int, g: torch.Generator, low: float, high: float) -> Tensor:
+    return spread(n, g, low, high).abs()
+
+
+def _scale_regimes(n: int, g: torch.Generator) -> Ranges:
+    for s in (1e-4, 1e-2, 0.5):
+        yield f"log sigma ~ {s:g} N", (normal(n, g, s), normal(n, g, s).exp())
+        yield f"mu 0, log sigma ~ {s:g} N", (torch.zeros(n), normal(n, g, s).exp())
+    yield "1e-12 < sigma < 1e12", (normal(n, g, 10.0), _scales(n, g, 1e-12, 1e12))
+    yield "mu 0, 0.5 < sigma < 2", (torch.zeros(n), _scales(n, g, 0.5, 2.0))
+
+
+def _scale_pair_regimes(n: int, g: torch.Generator) -> Ranges:
+    for s in (1e-4, 0.1, 1.0):
+        prior_mu, prior_scale = normal(n, g, 1.0), _scales(n, g, 0.1, 3.0)
+        near = (prior_mu + normal(n, g, s), prior_scale * normal(n, g, s).exp(), prior_mu, prior_scale)
+        yield f"q - p ~ {s:g} N", near
+    wide = [_scales(n, g, 1e-6, 1e6) for _ in range(2)]
+    yield "1e-6 < sigma < 1e6", (normal(n, g, 5.0), wide[0], normal(n, g, 5.0), wide[1])
+
+
+def _eager_scale(mu: Tensor, scale: Tensor) -> Tensor:
+    return 0.5 * (mu.pow(2) + scale.pow(2) - 1) - scale.log()
+
+
+def _eager_scale_pair(mu: Tensor, scale: Tensor, prior_mu: Tensor, prior_scale: Tensor) -> Tensor:
+    ratio, z = scale / prior_scale, (mu - prior_mu) / prior_scale
+    return 0.5 * (ratio.pow(2) + z.pow(2) - 1) - ratio.log()
+
+
 ROWS = (
+    Term(
+        "gaussian_kl_scale",
+        ("real", "scale"),
+        gaussian_kl_scale,
+        bounds=_scale_bounds,
+        call=lambda mu, scale, **options: VF.gaussian_kl(mu, scale=scale, **options),
+        eager=_eager_scale,
+        regimes=_scale_regimes,
+        gradients=(1,),
+        published=(
+            Quantity("KL to N(0, I), by sigma", None, "ULP", 7, 9),
+            Quantity("its gradient by sigma", 1, "ULP", 3, 4),
+        ),
+        place=3,
+    ),
+    Term(
+        "gaussian_kl_pair_scale",
+        ("real", "scale", "real", "scale"),
+        gaussian_kl_pair_scale,
+        difference=(0, 2),
+        bounds=_scale_pair_bounds,
+        call=lambda mu, s, m, t, **options: VF.gaussian_kl(mu, prior_mu=m, scale=s, prior_scale=t, **options),
+        eager=_eager_scale_pair,
+        regimes=_scale_pair_regimes,
+        published=(
+            Quantity("KL of two Gaussians, by sigma", None, "ULP", 9, 12),
+            Quantity("its gradient by sigma", 1, "ULP", 4, 6),
+        ),
+        place=3,
+    ),
     Term(
         "gaussian_kl",
         ("real", "real"),

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch import distributions as D
+from torch.nn import functional as F
 
 from vaefast import functional as VF
-from vaefast import reference
+from vaefast import likelihoods, reference
 
 from .row import LONG, Array, Quantity, Term
 from .spread import normal
@@ -38,7 +39,7 @@ def _bounds(operands: Sequence[Array], value: Array, d: Sequence[Array]) -> tupl
 
 def location_scale(
     name: str,
-    distribution: Callable[..., D.Distribution],
+    distribution: Callable[..., D.Distribution] | None,
     density: Callable[[Array], tuple[Array, Array, Array]] | None = None,
     **fields,
 ) -> Term:
@@ -58,7 +59,7 @@ def location_scale(
         "exact": exact,
         "difference": (1, 0),
         "bounds": _bounds,
-        "distribution": lambda m, s, **options: distribution(m, s.exp(), **options),
+        "distribution": distribution and (lambda m, s, **options: distribution(m, s.exp(), **options)),
         "regimes": _regimes,
     }
     return Term(name, **(row | fields))
@@ -84,6 +85,15 @@ def _eager_gaussian(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * (math.log(2 * math.pi) + logvar + (x - mean).pow(2) / logvar.exp())
 
 
+def squared_error(mean: Array, x: Array) -> tuple[Array, ...]:
+    difference = x - mean
+    return -difference * difference, 2 * difference, -2 * difference
+
+
+def _squared_error_bounds(operands: Sequence[Array], value: Array, d: Sequence[Array]) -> tuple[list[Array], Array]:
+    return [2 * np.abs(value), np.abs(d[0]), np.abs(d[0])], np.abs(d[0]) < 1e18
+
+
 def laplace(mean: Array, x: Array, log_scale: Array) -> tuple[Array, ...]:
     difference, precision = x - mean, np.exp(-log_scale)
     size = np.abs(difference)
@@ -106,7 +116,50 @@ def _laplace_slope(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
     return 1 + (x - mean).abs() * torch.exp(-log_scale)
 
 
+def _without_constant(exact: Callable[..., tuple[Array, ...]], row: Callable[..., likelihoods.Likelihood]) -> dict:
+    """What the row of a density says without its constant."""
+
+    def shifted(mean: Array, x: Array, scale: Array) -> tuple[Array, ...]:
+        zero = np.zeros_like(scale)
+        value, *derivatives = exact(mean, x, scale)
+        return value - exact(zero, zero, zero)[0], *derivatives
+
+    def call(mean: Tensor, x: Tensor, scale: Tensor, target_scale: float = 1.0, **options) -> Tensor:
+        return row(constant=False, target_scale=target_scale).log_prob((mean, scale), x, **options)
+
+    return {"exact": shifted, "call": call}
+
+
 ROWS = (
+    Term(
+        "squared_error",
+        ("real", "data"),
+        squared_error,
+        difference=(1, 0),
+        bounds=_squared_error_bounds,
+        call=lambda mean, x, target_scale=1.0, **options: likelihoods.SquaredError(target_scale).log_prob(
+            mean, x, **options
+        ),
+        eager=lambda mean, x: -F.mse_loss(mean, x, reduction="none"),
+        published=(Quantity("squared error", None, "u", 2, 2, lambda mean, x: (x - mean) ** 2),),
+        place=4,
+    ),
+    location_scale(
+        "gaussian_without_constant",
+        None,
+        bounds=_gaussian_bounds,
+        eager=lambda m, x, logvar: -0.5 * (logvar + (x - m).pow(2) / logvar.exp()),
+        place=4,
+        **_without_constant(gaussian, likelihoods.Gaussian),
+    ),
+    location_scale(
+        "laplace_without_constant",
+        None,
+        bounds=_laplace_bounds,
+        eager=lambda m, x, log_scale: -(log_scale + (x - m).abs() / log_scale.exp()),
+        place=5,
+        **_without_constant(laplace, likelihoods.Laplace),
+    ),
     location_scale(
         "gaussian",
         lambda m, variance, **options: D.Normal(m, variance.sqrt(), **options),

@@ -32,6 +32,7 @@ def uniform(shape: tuple[int, ...], g: torch.Generator) -> Tensor:
 KINDS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
     "real": normal,  # a parameter
     "logits": lambda shape, g: normal(shape, g, 3.0),
+    "scale": lambda shape, g: normal(shape, g, 0.5).exp(),  # a standard deviation
     "probs": lambda shape, g: uniform(shape, g) * 0.98 + 0.01,
     "data": normal,
     "unit data": uniform,  # data in [0, 1]
