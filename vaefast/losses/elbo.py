@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .. import _checks, likelihoods, ops
 from ..functional import ELBO, free_bits_kl, gaussian_kl, gaussian_log_prob
-from ..functional.kl import FREE_BITS
+from ..functional.penalties import FREE_BITS
 from ..likelihoods import Likelihood
 from .call import Call, checked_call
 from .reduction import reduce
