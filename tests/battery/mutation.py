@@ -66,7 +66,7 @@ MUTANTS = (
     # objectives
     Mutant("log K", "vaefast/functional/bounds.py", "return log_w.logsumexp(0) - math.log(log_w.shape[0])", "return log_w.logsumexp(0)", "tests/functional/test_objectives.py"),
     Mutant("dreg for standard", "vaefast/losses/iwae.py", "if self.gradient == \"dreg\" and z.requires_grad", "if False and z.requires_grad", "tests/functional/test_objectives.py"),
-    Mutant("free bits of each element", "vaefast/functional/kl.py", "means.clamp(min=free_bits).sum()", "kl.clamp(min=free_bits).sum(1).mean()", "tests/functional/test_kl.py tests/losses/test_options.py"),
+    Mutant("free bits of each element", "vaefast/functional/penalties.py", "means.clamp(min=free_bits).sum()", "kl.clamp(min=free_bits).sum(1).mean()", "tests/functional/test_kl.py tests/losses/test_options.py"),
     # runs
     Mutant("a run without its optimizer", "vaefast/cli/runs.py", "    optimizer.load_state_dict(record)\n", "", "tests/cli/test_distributed.py -k exact"),
 )  # fmt: skip

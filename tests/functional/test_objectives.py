@@ -26,6 +26,7 @@ EVIDENCE = {
     "IWAELoss": ("closed form", "test_sticking_the_landing_is_zero_at_the_exact_posterior"),
     "free_bits_kl": ("closed form", "test_three_meanings_of_free_bits"),
     "capacity_kl": ("closed form", "test_capacity"),
+    "dip_penalty": ("closed form", "test_dip_penalty"),
     "balanced_kl": ("torch.distributions", "test_balanced"),
     "hierarchical_kl": ("torch.distributions", "test_many_layers"),
     "kl_decomposition": ("enumeration", "test_stratified_weights_are_unbiased"),
@@ -52,11 +53,13 @@ X = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=F64)
 
 
 def test_every_objective_has_evidence():
-    modules = ("kl", "weights", "bounds", "diagnostics")
+    modules = ("kl", "penalties", "weights", "bounds", "diagnostics")
     functions = {n for n in VF.__all__ if n[0].islower() and getattr(VF, n).__module__.split(".")[-1] in modules}
     functions -= {"gaussian_kl", "elbo"}  # terms, tested by tests/ops and tests/losses
     assert functions <= set(EVIDENCE)
-    source = "".join((pathlib.Path(__file__).parent / f"test_{name}.py").read_text() for name in ("objectives", "kl"))
+    source = "".join(
+        (pathlib.Path(__file__).parent / f"test_{name}.py").read_text() for name in ("objectives", "kl", "penalties")
+    )
     for objective, (kind, test) in EVIDENCE.items():
         body = re.split(r"\n {0,4}(?:def|class|@)", source.split(f"def {test}(")[1])[0]
         assert objective in body, f"{test} does not use {objective}"
@@ -305,7 +308,7 @@ def _iwae(recon_x, z, **options):
         (lambda w: VF.renyi_bound(w, math.nan), ValueError, "renyi_bound: alpha must be a finite number"),
         (lambda w: VF.ciwae_bound(w, 1.5), ValueError, r"ciwae_bound: beta must be in \[0, 1\], got 1.5"),
         (lambda w: VF.free_bits_kl(w, -1.0), ValueError, "free_bits_kl: free_bits must be a finite number of at least"),
-        (lambda w: VF.free_bits_kl(w, 1.0, "sample"), ValueError, "free_bits_kl: per must be one of 'dimension'"),
+        (lambda w: VF.free_bits_kl(w, 1.0, "pixel"), ValueError, "free_bits_kl: per must be one of 'dimension'"),
         (lambda w: VF.balanced_kl(w, w, w, w, balance=2.0), ValueError, r"balanced_kl: balance must be in \[0, 1\]"),
         (lambda w: VF.kl_decomposition(w, w, w, 2), ValueError, "kl_decomposition: z must have shape"),
         (lambda w: VF.hierarchical_kl([]), ValueError, "hierarchical_kl: layers is empty"),
@@ -324,7 +327,6 @@ def _iwae(recon_x, z, **options):
         (lambda w: vaefast.ELBOLoss(estimator="mc")(w, w, w, w), ValueError, "estimator='mc' needs z"),
         (lambda w: vaefast.ELBOLoss()(w, w, w, w, z=w), ValueError, "estimator='analytic' takes no z"),
         (lambda w: vaefast.ELBOLoss(estimator="mc", free_bits=1.0), ValueError, "free_bits needs estimator='analytic'"),
-        (lambda w: VF.capacity_kl(w, 1.0), ValueError, r"capacity_kl: kl must have shape \(B,\)"),
         (lambda w: VF.balanced_kl(w, w, None, None), TypeError, "balanced_kl: prior_mu must be a torch.Tensor"),
         (lambda w: vaefast.schedules.cyclical(1, 5, ramp=2.0), ValueError, "cyclical: ramp is a part of the period"),
         (lambda w: vaefast.schedules.linear(1, 0), ValueError, "schedules.linear: warmup must be positive"),

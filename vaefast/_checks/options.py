@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,6 +14,13 @@ from .tensors import same_device, tensor, type_name
 _LARGEST = sys.float_info.max
 REDUCTIONS = ("none", "sum", "mean")
 ALL_REDUCTIONS = (*REDUCTIONS, "elementwise")
+_MEAN = "write 'mean', which is the mean over samples of per-sample sums"
+_NO_MEAN = f"a mean over pixels or tokens does not exist here: {_MEAN}"
+# Names that other libraries give to a reduction, and the advice that ends the error's sentence.
+_OTHER_REDUCTIONS = {
+    **dict.fromkeys(("batchmean", "batch", "batch_mean", "average", "avg"), _MEAN),
+    **dict.fromkeys(("token_mean", "elementwise_mean"), _NO_MEAN),
+}
 # A private function of torch that tells whether a backward pass is running. If torch lacks it, the answer is always "no",
 # and `generator` below does not notice a forward pass that torch.utils.checkpoint repeats.
 _graph_task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
@@ -38,10 +45,14 @@ def flag(function: str, name: str, value: object) -> bool:
     return value
 
 
-def choice(function: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
+def choice(
+    function: str, name: str, value: object, allowed: tuple[str, ...], advice: Mapping[str, str] | None = None
+) -> None:
+    """Checks for one of the names in `allowed`. `advice` says what to write in place of some other names."""
     if not isinstance(value, str) or value not in allowed:
         got = type_name(value) if isinstance(value, Tensor) else repr(value)
-        raise ValueError(f"{function}: {name} must be one of {', '.join(map(repr, allowed))}, got {got}")
+        hint = f"; {advice[value]}" if advice and isinstance(value, str) and value in advice else ""
+        raise ValueError(f"{function}: {name} must be one of {', '.join(map(repr, allowed))}, got {got}{hint}")
 
 
 # What people call our arguments.
@@ -69,7 +80,7 @@ def known(function: str, unknown: dict[str, Any]) -> None:
 
 
 def reduction(function: str, value: object, allowed: tuple[str, ...] = REDUCTIONS) -> None:
-    choice(function, "reduction", value, allowed)
+    choice(function, "reduction", value, allowed, _OTHER_REDUCTIONS)
 
 
 def number(function: str, name: str, value: object, *, minimum: float = -math.inf) -> float:

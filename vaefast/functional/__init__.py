@@ -14,7 +14,7 @@ arithmetic, and a difference that overflows counts as infinite.
 
 from .bounds import ELBO, PIWAEBounds, ciwae_bound, elbo, iwae_bound, miwae_bound, piwae_bounds, renyi_bound
 from .diagnostics import KLParts, active_units, kl_decomposition
-from .kl import balanced_kl, capacity_kl, free_bits_kl, gaussian_kl, hierarchical_kl
+from .kl import balanced_kl, gaussian_kl, hierarchical_kl
 from .log_likelihood import (
     bernoulli_log_likelihood,
     bernoulli_probs_log_likelihood,
@@ -22,7 +22,8 @@ from .log_likelihood import (
     gaussian_log_prob,
     linear_bernoulli_log_likelihood,
 )
-from .sampling import logvar_from_scale, logvar_from_softplus, reparameterize, rsample_kl
+from .penalties import capacity_kl, dip_penalty, free_bits_kl
+from .sampling import logvar_from_log_scale, logvar_from_scale, logvar_from_softplus, reparameterize, rsample_kl
 from .weights import effective_sample_size, log_weights
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "bernoulli_probs_log_likelihood",
     "capacity_kl",
     "ciwae_bound",
+    "dip_penalty",
     "effective_sample_size",
     "elbo",
     "free_bits_kl",
@@ -46,6 +48,7 @@ __all__ = [
     "kl_decomposition",
     "linear_bernoulli_log_likelihood",
     "log_weights",
+    "logvar_from_log_scale",
     "logvar_from_scale",
     "logvar_from_softplus",
     "miwae_bound",

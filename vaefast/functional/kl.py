@@ -1,5 +1,5 @@
-"""The KL of Gaussians and its variants: free bits, capacity, balanced gradients, many layers. Public as part of
-vaefast.functional; everything in nats."""
+"""The KL of Gaussians and its variants: balanced gradients, many layers. Public as part of vaefast.functional; everything
+in nats."""
 
 from collections.abc import Sequence
 
@@ -11,68 +11,6 @@ from ..ops import row_sum
 from ..reference import kl_term
 
 _LARGE = 1 << 15  # elements from which on a layer gets a sweep of its own
-
-FREE_BITS = ("dimension", "element", "total")
-
-
-def free_bits_kl(kl: Tensor, free_bits: float, per: str = "dimension") -> Tensor:
-    """The KL term with free bits: `free_bits` nats of it are not penalized. Papers and code define this in three ways.
-
-    Args:
-        kl: KL of each sample and dimension, shape (B, L): `gaussian_kl(..., reduction="elementwise")`.
-        free_bits: nats.
-        per: "dimension": sum over dimensions of max(free_bits, mean over the batch) (Kingma et al. 2016, equation 15);
-            "element": the maximum for each sample and dimension; "total": max(free_bits, mean over the batch of the sum)
-            (Hafner et al. 2019).
-
-    Returns:
-        nats: a scalar for the batch, or of shape (B,) for "element".
-
-    Example:
-        >>> kl = torch.tensor([[0.0, 1.0], [0.4, 3.0]])
-        >>> free_bits_kl(kl, 0.5), free_bits_kl(kl, 0.5, "element"), free_bits_kl(kl, 3.0, "total")
-        (tensor(2.5000), tensor([1.5000, 3.5000]), tensor(3.))
-    """
-    name = "vaefast.functional.free_bits_kl"
-    _checks.tensor(name, "kl", kl)
-    free_bits = _checks.number(name, "free_bits", free_bits, minimum=0.0)
-    _checks.choice(name, "per", per, FREE_BITS)
-    if kl.dim() < 1:
-        raise ValueError(f"{name}: kl must have shape (B, L), got {tuple(kl.shape)}")
-    kl = kl.to(torch.promote_types(kl.dtype, torch.float32))
-    if per == "element":
-        return kl.clamp(min=free_bits).flatten(1).sum(1) if kl.dim() > 1 else kl.clamp(min=free_bits)
-    means = kl.mean(0)
-    return means.clamp(min=free_bits).sum() if per == "dimension" else means.sum().clamp(min=free_bits)
-
-
-def capacity_kl(kl: Tensor, capacity: float | Tensor, gamma: float = 1000.0) -> Tensor:
-    """gamma * |mean KL - capacity|: the KL term of Burgess et al. 2018, whose capacity grows during training.
-
-    Args:
-        kl: KL of each sample, shape (B,).
-        capacity: nats; a number or a 0-dimensional tensor.
-        gamma: the penalty's weight.
-
-    Returns:
-        nats, a scalar.
-
-    Example:
-        >>> capacity_kl(torch.tensor([1.0, 2.0]), 2.0, gamma=10.0)
-        tensor(5.)
-    """
-    name = "vaefast.functional.capacity_kl"
-    _checks.tensor(name, "kl", kl)
-    gamma = _checks.number(name, "gamma", gamma, minimum=0.0)
-    if not isinstance(capacity, Tensor):
-        capacity = _checks.number(name, "capacity", capacity, minimum=0.0)
-    elif capacity.dim() != 0:
-        raise ValueError(f"{name}: capacity must be 0-dimensional, got shape {tuple(capacity.shape)}")
-    elif capacity.device.type != "cpu":
-        _checks.same_device(name, "capacity", capacity, "kl", kl)
-    if kl.dim() != 1:
-        raise ValueError(f"{name}: kl must have shape (B,), got {tuple(kl.shape)}")
-    return gamma * (kl.to(torch.promote_types(kl.dtype, torch.float32)).mean() - capacity).abs()
 
 
 def hierarchical_kl(layers: Sequence[Sequence[Tensor]]) -> Tensor:

@@ -1,6 +1,7 @@
 """Reparameterized samples, and the log-variance of encoders that return another form of scale. Public as part of
 vaefast.functional."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -26,26 +27,49 @@ def logvar_from_scale(scale: Tensor) -> Tensor:
     return 2 * scale.log()
 
 
-def logvar_from_softplus(raw: Tensor) -> Tensor:
-    """log sigma^2 of sigma = softplus(raw), for encoders that keep sigma positive by softplus.
+def logvar_from_log_scale(log_scale: Tensor) -> Tensor:
+    """log sigma^2 = 2 log_scale, for encoders that return log sigma.
 
+    Args:
+        log_scale: any shape.
+
+    Example:
+        >>> logvar_from_log_scale(torch.tensor([0.0, -1.5]))
+        tensor([ 0., -3.])
+    """
+    _checks.tensor("vaefast.functional.logvar_from_log_scale", "log_scale", log_scale)
+    return 2 * log_scale
+
+
+def logvar_from_softplus(raw: Tensor, floor: float = 0.0) -> Tensor:
+    """log sigma^2 of sigma = softplus(raw) + floor, for encoders that keep sigma positive by softplus.
+
+    World models often add a floor of 0.1 (Hafner et al. 2019). Hierarchical models use softplus alone, or a small floor.
     The result is finite for every finite `raw`. Where softplus(raw) would be 0 by rounding, a series gives its logarithm.
 
     Args:
         raw: any shape.
+        floor: the smallest sigma, a number of at least 0.
 
     Example:
         >>> logvar_from_softplus(torch.tensor([-100.0, 0.0, 100.0]))
         tensor([-200.0000,   -0.7330,    9.2103])
+        >>> logvar_from_softplus(torch.tensor([-100.0, 0.0, 100.0]), floor=0.1)
+        tensor([-4.6052, -0.4635,  9.2123])
     """
-    _checks.tensor("vaefast.functional.logvar_from_softplus", "raw", raw)
+    name = "vaefast.functional.logvar_from_softplus"
+    _checks.tensor(name, "raw", raw)
+    floor = _checks.number(name, "floor", floor, minimum=0.0)
     wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
     small = wide < -10
     # log1p(e^r) = e^r (1 - e^r / 2 + e^2r / 3 - ...)
     tail = wide.clamp(max=-10).exp()
     near = wide + torch.log1p(tail * (tail / 3 - 0.5))
     softplus = -F.logsigmoid(-wide.clamp(min=-10))
-    return (2 * torch.where(small, near, torch.log(softplus))).to(raw.dtype)
+    log_sigma = torch.where(small, near, torch.log(softplus))
+    if floor > 0:  # added in logarithms, because a small floor is 0 in float32
+        log_sigma = torch.logaddexp(log_sigma, log_sigma.new_full((), math.log(floor)))
+    return (2 * log_sigma).to(raw.dtype)
 
 
 def as_logvars(latent: Sequence[Tensor], spreads: tuple[str, ...]) -> tuple[Tensor, ...]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from .. import _checks, likelihoods, ops
 from ..functional import ELBO, free_bits_kl, gaussian_log_prob
-from ..functional.kl import FREE_BITS, latent_kl
+from ..functional.kl import latent_kl
+from ..functional.penalties import FREE_BITS
 from ..functional.sampling import as_logvars
 from ..likelihoods import Likelihood
 from .call import Call, checked_call
