@@ -95,7 +95,8 @@ def gaussian_kl_scale(mu: Tensor, scale: Tensor) -> Tensor:
 def gaussian_kl_pair_scale(mu: Tensor, scale: Tensor, prior_mu: Tensor, prior_scale: Tensor) -> Tensor:
     difference = mu - prior_mu
     z = difference / torch.where(difference == 0, 1.0, prior_scale)  # 0 for no difference, also where the scale is 0
-    return 0.5 * z * z + _half_phi(scale / prior_scale, (scale - prior_scale) / prior_scale)
+    ratio = scale / prior_scale
+    return 0.5 * z * z + _half_phi(ratio, torch.where(prior_scale.isinf(), 0.0, scale - prior_scale) / prior_scale)
 
 
 def _product(size: Tensor, miss: Tensor) -> Tensor:

@@ -7,13 +7,19 @@ import torch
 from torch import Tensor
 
 from tests.support.terms import TERMS
-from vaefast import ELBOLoss
+from vaefast import ELBOLoss, likelihoods
 from vaefast import functional as VF
 from vaefast.ops import library
 
 from ._draw import NAMES, Call, Draw
 
 CALLS: dict[str, Callable[..., Tensor]] = {name: row.log_prob for name, row in TERMS.items()}
+# The likelihoods of terms that have another name, or none.
+OBJECTS: dict[str, Callable[[float], likelihoods.Likelihood]] = {
+    "squared_error": likelihoods.SquaredError,
+    "gaussian_without_constant": lambda scale: likelihoods.Gaussian(constant=False, target_scale=scale),
+    "laplace_without_constant": lambda scale: likelihoods.Laplace(constant=False, target_scale=scale),
+}
 
 
 def term(draw: Draw) -> Call:
@@ -50,11 +56,12 @@ def loss(draw: Draw) -> Call:
     draw.use(name, inputs, shape[0], mask, scale)
     given = note("prior", draw.chance(0.3))
     own = torch.float32 if dtype != torch.float64 and draw.chance(0.2) else dtype
+    spread = note("spread", "scale" if draw.chance(0.2) else "logvar")
     latent = [
-        draw.input(each, draw.values(latent_shape, "real").to(own))
-        for each in ("mu", "logvar", "prior_mu", "prior_logvar")[: 4 if given else 2]
+        draw.input(each, draw.values(latent_shape, "scale" if each.endswith("scale") else "real").to(own))
+        for each in ("mu", spread, "prior_mu", f"prior_{spread}")[: 4 if given else 2]
     ]
-    draw.use("gaussian_kl_pair" if given else "gaussian_kl", latent, shape[0], None, 1.0)
+    draw.use("gaussian_kl" + "_pair" * given + "_scale" * (spread == "scale"), latent, shape[0], None, 1.0)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     extra = {}
     if draw.chance(0.3):
@@ -66,7 +73,10 @@ def loss(draw: Draw) -> Call:
     options = {"reduction": note("reduction", draw.pick(["mean", "mean", "sum", "none"])), "beta": beta}
     options["inplace"] = note("inplace", draw.chance(0.15))
     options["validate"] = note("validate", not draw.special and draw.chance(0.1))
-    criterion = ELBOLoss(name, target_scale=scale, **options)
+    if name in OBJECTS:
+        criterion = ELBOLoss(OBJECTS[name](scale), **options)
+    else:
+        criterion = ELBOLoss(name, target_scale=scale, **options)
     wanted = draw.require([*inputs, *latent, *extra.values()])
     for each in wanted:
         each.tensor.requires_grad_()
@@ -76,8 +86,8 @@ def loss(draw: Draw) -> Call:
     call.once = options["reduction"] == "none"
     library.set_cpu_isa(draw.isa)
     out = criterion(
-        (first, *second) if second else first, x, latent[0].tensor, latent[1].tensor,
-        **{i.name: i.tensor for i in [*latent[2:], *extra.values()]}, mask=mask, return_parts=parts,
+        (first, *second) if second else first, x,
+        **{i.name: i.tensor for i in [*latent, *extra.values()]}, mask=mask, return_parts=parts,
     )  # fmt: skip
     draw.backward({"loss": out[0] if parts else out}, wanted)
     if parts:

@@ -15,6 +15,7 @@ NAMES = [name for name in library.build_info()["terms"] if name in TERMS]
 ISAS = library.build_info()["cpu_isas"]
 _INF, _NAN, _TINY, _MOST = np.inf, np.nan, 2.0**-126, 2.0**128 * (1 - 2.0**-24)
 _REAL = [0.0, -0.0, _INF, -_INF, _NAN, 1e-45, -1e-40, _TINY, _MOST, -_MOST, 1e20, -1e20, 88.7, -88.7, 104, -104, 1, -1]
+_SCALE = [0.0, 1.0, 1e-45, _TINY, 1e-8, 1 - 2.0**-24, 2.0, 1e20, -1.0, _INF, _NAN]
 _UNIT = [0.0, -0.0, 1.0, 0.5, _NAN, 1e-45, _TINY, 1e-8, 1 - 2.0**-24, 2.0, -1.0, _INF]
 EMPTY = 10**9  # calls from this index on have tensors without elements
 
@@ -125,6 +126,8 @@ class Draw:
     def values(self, shape: tuple[int, ...], kind: str) -> Tensor:
         if kind == "real":
             x = np.asarray(self.rng.standard_normal(shape)) * self.pick([1e-3, 0.03, 1.0, 1.0, 3.0, 30.0])
+        elif kind == "scale":
+            x = np.exp(np.asarray(self.rng.standard_normal(shape)) * self.pick([1e-3, 0.3, 1.0, 5.0]))
         else:
             x = np.asarray(self.rng.random(shape))
             form = self.pick(["uniform", "binary", "k/255"])
@@ -132,7 +135,7 @@ class Draw:
         if x.size == 0 and self.chance(0.7):  # numpy's empty arrays have strides of 0, which torch takes over
             return torch.empty(shape, dtype=torch.float64)
         if self.special:
-            pool = np.array(_REAL if kind == "real" else _UNIT)
+            pool = np.array({"real": _REAL, "scale": _SCALE}.get(kind, _UNIT))
             x = np.where(self.rng.random(shape) < 0.2, pool[self.rng.integers(len(pool), size=shape)], x)
         return torch.from_numpy(np.asarray(x))
 
@@ -164,7 +167,7 @@ class Draw:
                 continue
             own = torch.float32 if k and dtype != torch.float64 and self.chance(0.1) else dtype
             one = k > 1 and self.chance(0.2)
-            kind = "unit" if drawn == "probs" else "real"
+            kind = {"probs": "unit", "scale": "scale"}.get(drawn, "real")
             found.append(self.input(f"operand {k}", self.values(() if one else shape, kind).to(own)))
         return found, self.note("target_scale", scale)
 

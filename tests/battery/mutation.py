@@ -33,7 +33,7 @@ MUTANTS = (
     # formulas
     Mutant("a sign", "csrc/math/terms/bernoulli.h", "d[0] = negative ? miss - q : q - miss", "d[0] = negative ? miss - q : q + miss", TERMS),
     Mutant("a factor", "csrc/math/terms/kl.h", "d[1] = T(0.5) * math::expm1(logvar, e)", "d[1] = math::expm1(logvar, e)", TERMS),
-    Mutant("a constant", "csrc/math/terms/location_scale.h", "T(math::kLog2Pi) + logvar", "logvar", TERMS),
+    Mutant("a constant", "csrc/math/terms/location_scale.h", "with_constant ? T(math::kLog2Pi) : T(0)", "T(0)", TERMS),
     Mutant("a guard", "csrc/math/terms/bernoulli.h", "miss == T(0) ? T(0) : size;", "size;", LOSSES),
     Mutant("a clamp", "csrc/math/logarithms.h", "least = 0x02d460f9", "least = 0x02d8c0f9", "tests/ops/test_elementary.py"),
     # loops, tiles and sums

@@ -34,7 +34,7 @@ class Operation:
         drawn = []
         for name in self.inputs:
             shape = (2,) * (name in self.sampled) + shapes.get(name, (batch, L))
-            uniform = name in ("probs", "x", "weight", "beta")
+            uniform = name in ("probs", "x", "weight", "beta", "sigma")
             t = (torch.rand if uniform else torch.randn)(shape, generator=g, dtype=torch.float64)
             drawn.append((0.1 + 0.8 * t if uniform else t).to(dtype))
         return tuple(drawn)
@@ -112,7 +112,7 @@ LOSS = ("logits", "x", "mu", "logvar")
 def of_term(row: Term) -> Iterator[Operation]:
     """A term by its public call, for each reduction that its row names."""
     names = ("mu", "logvar", "prior_mu", "prior_logvar") if row.target is None else ("logits", "x", "scale", "shape")
-    inputs = tuple("probs" if kind == "probs" else name for kind, name in zip(row.kinds, names, strict=False))
+    inputs = tuple({"probs": "probs", "scale": "sigma"}.get(kind, n) for kind, n in zip(row.kinds, names, strict=False))
     for reduction in row.reductions:
         name = (row.label or row.name) + f" {reduction}" * (reduction != "none")
         composite = functools.partial(_composite_term, row.name, reduction)
@@ -151,6 +151,14 @@ OPERATIONS = (
     Operation(
         "rsample_kl", _flat(lambda m, v, e: VF.rsample_kl(m, v, eps=e)),
         _flat(lambda m, v, e: (reference.reparameterize(m, v, e), reference.row_sum("gaussian_kl", (m, v)))), (*LOSS[2:], "eps"),
+    ),
+    Operation(
+        "rsample_kl scale", _flat(lambda m, s, e: VF.rsample_kl(m, scale=s, eps=e)),
+        _flat(lambda m, s, e: (m + s * e, reference.row_sum("gaussian_kl_scale", (m, s)))), ("mu", "sigma", "eps"),
+    ),
+    Operation(
+        "ELBOLoss log_scale, sequence", lambda r, x, m, s: ELBOLoss(batch_dims=2)(r[None], x[None], m[None], log_scale=s[None]),
+        lambda r, x, m, s: _composite_loss()(r, x, m, 2 * s), LOSS,
     ),
     Operation(
         "linear_bernoulli", lambda h, w, b, x: VF.linear_bernoulli_log_likelihood(h, w, b, x, reduction="mean"),

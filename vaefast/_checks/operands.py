@@ -28,9 +28,9 @@ def matched(function: str, likelihood: Any, recon_x: Any, x: Tensor, mask: Any, 
     """Returns x and mask in the shape of the prediction, where a likelihood of independent elements allows it: one of both
     is flat, or they differ by dimensions of size 1. The elements then have the same order, whatever they are."""
     first = recon_x[0] if isinstance(recon_x, (tuple, list)) and recon_x else recon_x
-    if not (isinstance(first, Tensor) and isinstance(x, Tensor)) or first.shape == x.shape:
+    if not (isinstance(first, Tensor) and isinstance(x, Tensor) and getattr(likelihood, "elementwise", False)):
         return x, mask
-    if not getattr(likelihood, "elementwise", False):
+    if first.is_nested or x.is_nested or first.shape == x.shape:  # the likelihood refuses what is nested
         return x, mask
     ours, theirs = first.shape, x.shape
     events = ours[batch_dims:], theirs[batch_dims:]

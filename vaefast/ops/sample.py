@@ -22,7 +22,7 @@ def _rsample_vjp(
     num_samples: int,
     batch_dims: int,
     gradients: int,
-    codes: Sequence[int],
+    codes: Sequence[int] = (),
 ) -> list[Tensor]:
     """library.rsample_backward by the composite, the plain formula of reference.py, which can be differentiated and
     batched."""

@@ -58,14 +58,15 @@ struct GaussianKlPair : ElementwiseTerm {
 // rounding, and from r. Near ratio 1 the series of the logarithm takes the place of a difference that would cancel.
 template <class T>
 struct SquaredRatio {
+  bool near;
   T phi, expm1;
 
   VAEFAST_HD SquaredRatio(T ratio, T excess, T log_ratio) : expm1(excess * (ratio + T(1))) {
-    const bool near = ratio > T(0.71) && ratio < T(1.41);
+    near = ratio > T(0.71) && ratio < T(1.41);
     const T u = near ? excess : T(0);
     // What rounding took from the ratio is put back into its logarithm, where that is small.
     const T lost = math::abs(log_ratio) < T(1) ? excess - (ratio - T(1)) : T(0);
-    const T bounded = log_ratio < T(1000) ? log_ratio : T(1000);  // keeps phi of an infinite ratio from being inf - inf
+    const T bounded = log_ratio > T(1000) ? T(1000) : log_ratio;  // keeps phi of an infinite ratio from being inf - inf
     phi = near ? T(2) * u * u * (T(1) - u * math::log_rest(u)) : expm1 - T(2) * (bounded + lost);
   }
 };
@@ -85,7 +86,8 @@ struct GaussianKlScale : ElementwiseTerm {
   VAEFAST_HD static T evaluate(T mu, T scale, T log_scale, T* d) {
     const SquaredRatio<T> r(scale, scale - T(1), log_scale);
     d[0] = mu;
-    d[1] = r.expm1 / scale;
+    const T inverse = T(1) / scale;
+    d[1] = r.near ? r.expm1 * inverse : scale - inverse;
     return T(0.5) * (mu * mu + r.phi);
   }
 };
@@ -105,7 +107,8 @@ struct GaussianKlPairScale : ElementwiseTerm {
   VAEFAST_HD static T evaluate(T mu, T scale, T prior_mu, T prior_scale, T log_ratio, T* d) {
     const T difference = mu - prior_mu;
     const T z = difference == T(0) ? difference : difference / prior_scale;  // 0 also where the scale is 0
-    const SquaredRatio<T> r(scale / prior_scale, (scale - prior_scale) / prior_scale, log_ratio);
+    const T ratio = scale / prior_scale, excess = (scale - prior_scale) / prior_scale;
+    const SquaredRatio<T> r(ratio, prior_scale == T(INFINITY) ? ratio - T(1) : excess, log_ratio);
     d[0] = z == T(0) ? z : z / prior_scale;
     d[1] = r.expm1 / scale;
     d[2] = -d[0];

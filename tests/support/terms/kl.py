@@ -76,7 +76,7 @@ def _of_ratio(ratio: Array, excess: Array) -> tuple[Array, Array]:
 
 def gaussian_kl_scale(mu: Array, scale: Array) -> tuple[Array, ...]:
     half, growth = _of_ratio(scale, scale - 1)
-    return mu * mu / 2 + half, mu, growth / scale
+    return mu * mu / 2 + half, mu, np.where((scale > 0.5) & (scale < 2), growth / scale, scale - 1 / scale)
 
 
 def gaussian_kl_pair_scale(mu: Array, scale: Array, prior_mu: Array, prior_scale: Array) -> tuple[Array, ...]:
