@@ -66,30 +66,40 @@ class Categorical(CompositeLikelihood):
     def log_prob(
         self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"
     ) -> Tensor:
+        return -self.cost(recon_x, x, mask=mask, batch_dims=batch_dims, reduction=reduction)
+
+    def cost(
+        self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"
+    ) -> Tensor:
+        """Minus `log_prob`, which spares a loss the two changes of sign."""
         if mask is None and not _traced() and self.target_scale == 1 and getattr(x, "dtype", None) in _LABELS:
             (logits,) = self.split(recon_x)
             x = _checks.dense(self.name, "x", x)
             batch_dims, at = self.checked(logits, x, reduction, batch_dims)
             if x.device.type == "cpu" and logits.numel() > 0:  # a GPU would abort at a value that is not a label
-                return -reduced(self._cross_entropy(logits, x, at), reduction, batch_dims)
-        return super().log_prob(recon_x, x, mask=mask, batch_dims=batch_dims, reduction=reduction)
+                if reduction in ("none", "elementwise"):
+                    return reduced(self._cross_entropy(logits, x, at).view(x.shape), reduction, batch_dims)
+                total = self._cross_entropy(logits, x, at, "sum")
+                return total if reduction == "sum" else total / math.prod(x.shape[:batch_dims])
+        return -super().log_prob(recon_x, x, mask=mask, batch_dims=batch_dims, reduction=reduction)
 
-    def _cross_entropy(self, logits: Tensor, x: Tensor, at: int) -> Tensor:
-        """Minus the log-probability of each element, by torch's function, which leaves values of x to this one to check."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        classes, last = logits.shape[at], logits.movedim(at, -1)
-        if at == logits.dim() - 1 or last.is_contiguous():
-            flat, labels = last.reshape(-1, classes), x.reshape(-1)
+    def _cross_entropy(self, logits: Tensor, x: Tensor, at: int, reduction: str = "none") -> Tensor:
+        """Minus the log-probability of the elements, by torch's function, which also finds values that are not labels."""
+        if logits.dtype in (torch.bfloat16, torch.float16):
+            logits = logits.float()
+        classes, is_last = logits.shape[at], at == logits.dim() - 1
+        last = logits if is_last else logits.movedim(at, -1)
+        if is_last or last.is_contiguous():
+            logits, labels = last.reshape(-1, classes), x.reshape(-1)
         else:
-            flat = logits.reshape(math.prod(x.shape[:at]), classes, -1)
-            labels = x.reshape(flat.shape[0], -1)
+            logits = logits.reshape(math.prod(x.shape[:at]), classes, -1)
+            labels = x.reshape(logits.shape[0], -1)
         ignored = _NO_LABEL if self.ignore_index is None else self.ignore_index
         try:
-            each = F.cross_entropy(flat, labels.long(), ignore_index=ignored, reduction="none")
+            return F.cross_entropy(logits, labels.long(), ignore_index=ignored, reduction=reduction)
         except IndexError:
             self._check_labels(x, classes)
             raise
-        return each.view(x.shape)
 
     def _known(self, x: Tensor, classes: int) -> Tensor:
         known = (x >= 0) & (x < classes)
@@ -118,7 +128,10 @@ class Categorical(CompositeLikelihood):
 
     def advice(self, first: Tensor, x: Tensor, batch_dims: int) -> str:
         if x.dim() == first.dim():
-            return f"; x must hold labels: if it is one-hot, give x.argmax({self.component_at(first, batch_dims)})"
+            return (
+                "; x must hold labels: for one-hot x write x.argmax(-1) and Categorical(class_dim=-1) if the classes are "
+                f"last, or x.argmax({batch_dims}) and Categorical(class_dim=1) if they come after the batch"
+            )
         shape, last = tuple(first.shape), first.dim() - 1
         for at in (last, *range(batch_dims, last)):
             if (*shape[:at], *shape[at + 1 :]) == x.shape:
