@@ -42,6 +42,7 @@ NAMED.update(
         "poisson": Poisson,
         "negative_binomial": NegativeBinomial,
         "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomial,
+        "categorical": Categorical,
     }
 )
 #: The names that `by_name` knows.

@@ -25,7 +25,8 @@ class Likelihood(nn.Module):
     normalized = True  # whether exp(log_prob) is a density or a probability of x
     numbers: tuple[float, ...] | None = None  # fixed scalar parameters; None disables the fast path
     probs = False  # whether recon_x holds probabilities
-    mixture = False  # whether parameters have an extra dimension after the batch, of classes or components
+    mixture = False  # whether parameters have an extra dimension, of classes or components
+    component_dim = 1  # its place: 1 is the first dimension after the batch, -1 is the last
     support: tuple[float, float] | None = None  # range of x after target_scale; None if it is unbounded
     integral = False  # whether x must be whole numbers
     defaults: dict[str, Any] = {"target_scale": 1.0}  # default options; repr shows only other values
@@ -90,7 +91,7 @@ class FusedLikelihood(Likelihood):
         return row_sum(self.term, operands, mask, reduction, batch_dims, self.target_scale)
 
 
-_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
+INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
 
 
 class CompositeLikelihood(Likelihood):
@@ -125,22 +126,46 @@ class CompositeLikelihood(Likelihood):
         )
         return given[0], *(each.expand(given[0].shape) for each in others)
 
+    def component_at(self, parameter: Tensor, batch_dims: int) -> int:
+        """The index of a parameter's dimension of classes or components."""
+        k, count = self.component_dim, parameter.dim() - batch_dims
+        if count < 1:
+            got = f"got shape {tuple(parameter.shape)} with batch_dims={batch_dims}"
+            raise ValueError(f"{self.name}: recon_x must have dimensions after the batch, {got}")
+        if abs(k) > count:
+            raise ValueError(
+                f"{self.name}: class_dim must be from 1 to {count} or from -{count} to -1 for recon_x of shape "
+                f"{tuple(parameter.shape)} with batch_dims={batch_dims}, got {k}"
+            )
+        return batch_dims + k - 1 if k > 0 else parameter.dim() + k
+
+    def checked(self, first: Tensor, x: Tensor, reduction: str, batch_dims: int) -> tuple[int, int]:
+        """Checks x and the options. Returns batch_dims, and the index of the components or -1 if there are none."""
+        _checks.same_device(self.name, "x", x, self.parameters_expected[0], first)
+        _checks.reduction(self.name, reduction, _checks.ALL_REDUCTIONS)
+        batch_dims = _checks.batch_dims(self.name, batch_dims, "x", x)
+        shape, at = tuple(first.shape), -1
+        if self.mixture:
+            at = self.component_at(first, batch_dims)
+            shape = (*shape[:at], *shape[at + 1 :])
+        if x.shape != torch.Size(shape):
+            advice = self.advice(first, x, batch_dims)
+            raise ValueError(f"{self.name}: recon_x is for data of shape {shape}, got {tuple(x.shape)}{advice}")
+        return batch_dims, at
+
+    def advice(self, first: Tensor, x: Tensor, batch_dims: int) -> str:
+        """What the error of a wrong shape says besides the shapes."""
+        return ""
+
     def log_prob(
         self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"
     ) -> Tensor:
         parameters = self.split(recon_x)
-        if isinstance(x, Tensor) and x.dtype in _INTEGERS:
+        if isinstance(x, Tensor) and x.dtype in INTEGERS:
             x = x.double()  # counts and labels
         _checks.tensor(self.name, "x", x, target=True)
         first = parameters[0]
-        _checks.same_device(self.name, "x", x, self.parameters_expected[0], first)
-        _checks.reduction(self.name, reduction, _checks.ALL_REDUCTIONS)
-        batch_dims = _checks.batch_dims(self.name, batch_dims, "x", x)
-        shape = tuple(first.shape)
-        if self.mixture:
-            shape = (*shape[:batch_dims], *shape[batch_dims + 1 :]) if first.dim() > batch_dims else (-1,)
-        if x.shape != torch.Size(shape):
-            raise ValueError(f"{self.name}: recon_x is for data of shape {tuple(shape)}, got {tuple(x.shape)}")
+        batch_dims, at = self.checked(first, x, reduction, batch_dims)
         mask = _checks.mask(self.name, mask, "x", x)
         wide = torch.promote_types(first.dtype, torch.float32)
         compute = torch.promote_types(wide, self.compute)
@@ -148,11 +173,11 @@ class CompositeLikelihood(Likelihood):
         x = x.to(compute) * self.target_scale
         if mask is not None:  # replaced before the formula, so that a masked NaN reaches neither value nor gradient
             mask = mask.expand(x.shape)
-            kept = mask.unsqueeze(batch_dims) if self.mixture else mask
+            kept = mask.unsqueeze(at) if self.mixture else mask
             parameters = tuple(torch.where(kept, t, 0.0) for t in parameters)
             x = torch.where(mask, x, 0.0)
         if self.mixture:
-            parameters = tuple(t.movedim(batch_dims, -1) for t in parameters)
+            parameters = tuple(t.movedim(at, -1) for t in parameters)
         value = self.element(parameters, x)
         if mask is not None:
             value = torch.where(mask, value, 0.0)

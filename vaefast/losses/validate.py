@@ -49,8 +49,9 @@ def _kept(t: Tensor, mask: Tensor | None, likelihood: Any, x: Tensor) -> Tensor:
     """Returns a parameter with 0 where the mask is False. A mixture's parameter has one dimension more than the mask."""
     if mask is None:
         return t
-    wide = getattr(likelihood, "mixture", False) and mask.dim() == x.dim()
-    return torch.where(mask.unsqueeze(1) if wide else mask, t, torch.zeros_like(t))
+    if getattr(likelihood, "mixture", False) and mask.dim() == x.dim():
+        mask = mask.unsqueeze(getattr(likelihood, "component_dim", 1))
+    return torch.where(mask, t, torch.zeros_like(t))
 
 
 def _in_range(function: str, name: str, t: Tensor, scale: float, least: float, most: float) -> None:
