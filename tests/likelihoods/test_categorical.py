@@ -355,7 +355,7 @@ def test_a_typo_is_answered(name, meant):
 
 def test_the_command_offers_what_its_models_can_have():
     offered = CHOICES["likelihood"]
-    assert set(likelihoods.NAMES) - set(offered) == {"categorical"}
+    assert set(likelihoods.NAMES) - set(offered) == {"categorical", "mse", "l1"}
     for name in offered:
         assert vaefast.mlp_vae((3,), 2, likelihood=name).likelihood.name
     with pytest.raises(ValueError, match="build the decoder by hand"):

@@ -17,19 +17,19 @@ class Scaled(FusedLikelihood):
 
     second: str  # the name of the decoder's second output, and of the attribute that holds the fixed or learned scale
     per_log_scale = 1.0  # `second` is this times log(scale): 2 for a logvar, 1 for a log_scale
-    density: str  # the term of the density; with the suffix below, that without its constant
     defaults = {"scale": 1.0, "learn_scale": False, "optimal_scale": False, "constant": True, **Likelihood.defaults}
 
-    def __init__(
-        self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0, constant: bool = True
-    ) -> None:
+    def __init__(self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
-        self.constant = self.normalized = _checks.flag(self.name, "constant", constant)
-        self.term = self.density if constant else f"{self.density}_without_constant"
         self.scale = _checks.positive(self.name, "scale", scale)
         self.learn_scale = _checks.flag(self.name, "learn_scale", learn_scale)
         value = self.per_log_scale * math.log(self.scale)
         setattr(self, self.second, nn.Parameter(torch.tensor(value)) if learn_scale else value)
+
+    def _set_constant(self, constant: bool) -> None:
+        self.constant = self.normalized = _checks.flag(self.name, "constant", constant)
+        if not constant:
+            self.term += "_without_constant"
 
     def _fixed(self) -> tuple[float, ...] | None:
         """The parameter of the scale if it is a fixed number, else None."""
@@ -98,7 +98,7 @@ class Gaussian(Scaled):
         tensor([-2.2258])
     """
 
-    density, second, per_log_scale = "gaussian", "logvar", 2.0
+    term, second, per_log_scale = "gaussian", "logvar", 2.0
     numbers = property(Scaled._fixed)
 
     def __init__(
@@ -109,7 +109,8 @@ class Gaussian(Scaled):
         target_scale: float = 1.0,
         constant: bool = True,
     ) -> None:
-        super().__init__(scale, learn_scale, target_scale, constant)
+        super().__init__(scale, learn_scale, target_scale)
+        self._set_constant(constant)
         self.optimal_scale = _checks.flag(self.name, "optimal_scale", optimal_scale)
         if learn_scale and optimal_scale:
             raise ValueError(f"{self.name}: learn_scale and optimal_scale exclude each other")
@@ -137,30 +138,6 @@ class Gaussian(Scaled):
         return rsample((mean, self.parameter(own, mean).to(mean.dtype).expand(mean.shape)), generator=generator)[0]
 
 
-class Laplace(Scaled):
-    """Real x with independent Laplace errors: -log 2 - log_scale - |x - mean| exp(-log_scale). With a fixed scale this is
-    an L1 loss. The decoder returns the mean, or a pair (mean, log_scale) with a scale for each element. With a pair,
-    options of the scale raise ValueError.
-
-    Args:
-        scale: the fixed scale, the mean absolute error.
-        learn_scale: learn one scale, which starts at `scale`, as the parameter `log_scale`. Give the parameter to the
-            optimizer, and start near the expected error, as for `Gaussian`.
-        target_scale: see `Likelihood`.
-        constant: include -log 2 per element; see `Gaussian`. -log_scale stays.
-
-    Example:
-        >>> Laplace().log_prob(torch.zeros(1, 1), torch.ones(1, 1))
-        tensor([-1.6931])
-    """
-
-    density, second = "laplace", "log_scale"
-    numbers = property(Scaled._fixed)
-
-    def quantile(self, u: Tensor) -> Tensor:
-        return -u.sign() * torch.log1p(-2 * u.abs())
-
-
 class SquaredError(FusedLikelihood):
     """-(x - mean)^2, named "mse": minus the loss, summed, is torch.nn.functional.mse_loss(reduction="sum"). It is the
     Gaussian of variance 1/2 without its constant. `sample` draws from that Gaussian. The result is no log-density, so log
@@ -185,3 +162,33 @@ class SquaredError(FusedLikelihood):
 
     def sample(self, recon_x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return Gaussian(scale=math.sqrt(0.5)).sample(self.mean(recon_x), generator=generator)
+
+
+class Laplace(Scaled):
+    """Real x with independent Laplace errors: -log 2 - log_scale - |x - mean| exp(-log_scale). With a fixed scale this is
+    an L1 loss. The decoder returns the mean, or a pair (mean, log_scale) with a scale for each element. With a pair,
+    options of the scale raise ValueError.
+
+    Args:
+        scale: the fixed scale, the mean absolute error.
+        learn_scale: learn one scale, which starts at `scale`, as the parameter `log_scale`. Give the parameter to the
+            optimizer, and start near the expected error, as for `Gaussian`.
+        target_scale: see `Likelihood`.
+        constant: include -log 2 per element; see `Gaussian`. -log_scale stays.
+
+    Example:
+        >>> Laplace().log_prob(torch.zeros(1, 1), torch.ones(1, 1))
+        tensor([-1.6931])
+    """
+
+    term, second = "laplace", "log_scale"
+    numbers = property(Scaled._fixed)
+
+    def __init__(
+        self, scale: float = 1.0, learn_scale: bool = False, target_scale: float = 1.0, constant: bool = True
+    ) -> None:
+        super().__init__(scale, learn_scale, target_scale)
+        self._set_constant(constant)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return -u.sign() * torch.log1p(-2 * u.abs())
