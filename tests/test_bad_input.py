@@ -54,7 +54,7 @@ WRONG = {
     "no x beside an own likelihood": (lambda: VF.elbo(LOGITS, None, MU, LOGVAR, likelihood=Own()), TypeError, "elbo: x must be a torch.Tensor, got NoneType"),
     "devices of samples": (lambda: IWAELoss()(LOGITS[None], X, *(t.to("meta") for t in (MU[None], MU, LOGVAR))), ValueError, "IWAELoss: mu is on meta but x is on cpu"),
     "a capacity's device": (lambda: VF.capacity_kl(MU[:, 0], torch.ones((), device="meta")), ValueError, "capacity_kl: capacity is on meta but kl is on cpu"),
-    "pixels of samples": (lambda: VF.log_weights(LOGITS[None], X[:, :2], MU[None], MU, LOGVAR), ValueError, r"log_weights: recon_x must have shape \(1, 3, 2\), the shape of x for each sample of z, got \(1, 3, 4\)"),
+    "pixels of samples": (lambda: VF.log_weights(LOGITS[None], X[:, :2], MU[None], MU, LOGVAR), ValueError, r"log_weights: recon_x has shape \(1, 3, 4\), 12 elements for each sample of z, and x has shape \(3, 2\), 6 elements; a decoder must return"),
     "a word for a flag": (lambda: ELBOLoss(validate="no"), TypeError, "ELBOLoss: validate must be a bool, got str"),
     "a number for a flag": (lambda: ELBOLoss(inplace=1), TypeError, "ELBOLoss: inplace must be a bool, got int"),
     "a word for return_parts": (lambda: loss(return_parts="no"), TypeError, "ELBOLoss: return_parts must be a bool, got str"),

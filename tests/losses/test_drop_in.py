@@ -25,7 +25,7 @@ PAIRS = [
 REFUSED = {  # shapes of recon_x and x, and what the error says to do
     ((B, 4, 5, 3), (B, 3, 4, 5)): "permute one to the order of the other",
     ((B, 5, 4), (B, 4, 5)): "permute one to the order of the other",
-    ((B, 2, 6), (B, 3, 4)): r"flatten both: recon_x.flatten\(1\) and x.flatten\(1\)",
+    ((B, 2, 6), (B, 3, 4)): r"if their elements have one order, flatten both: recon_x.flatten\(1\) and x.flatten\(1\)",
     ((B, 12), (B, 1, 3, 5)): "a decoder must return one number for each element of x",
     ((B, 3, 4), (2 * B, 3, 2)): "their first dimension is the batch",
     ((B, 1), (B, 12)): "a decoder must return one number for each element of x",
@@ -84,7 +84,10 @@ class TestShapes:
         mask = torch.rand(B, 1, 3, 4) < 0.7
         got = IWAELoss()(recon_x, x, z, MU, LOGVAR, mask=mask)
         assert torch.equal(got, IWAELoss()(recon_x, x.flatten(1), z, MU, LOGVAR, mask=mask.flatten(1)))
-        with pytest.raises(ValueError, match=r"IWAELoss: recon_x has shape \(4, 6, 3, 4, 1\).* permute one"):
+        with pytest.raises(
+            ValueError,
+            match=r"IWAELoss: recon_x has shape \(4, 6, 3, 4, 2\), 144 elements for each sample of z, .*; permute one",
+        ):
             IWAELoss()(torch.zeros(4, B, 3, 4, 2), torch.zeros(B, 2, 3, 4), z, MU, LOGVAR)
 
     def test_a_likelihood_whose_elements_are_not_independent(self):
@@ -380,7 +383,7 @@ class TestSequences:
         (
             {"ignore_index": 0},
             {},
-            r"ignore_index; write likelihood=vaefast.likelihoods.Categorical\(ignore_index=...\)",
+            r"has no argument ignore_index; write likelihood=vaefast.likelihoods.Categorical\(ignore_index=...\)",
         ),
         ({"nonsense": 1}, {}, "has no argument nonsense$"),
         ({}, {"kld_weight": 0.5}, "has no argument kld_weight; write beta=..."),

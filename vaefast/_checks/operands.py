@@ -24,27 +24,40 @@ def same_batch(function: str, x: Tensor, mu: Tensor, batch_dims: int = 1) -> tor
     return x.shape[:batch_dims]
 
 
-def matched(function: str, likelihood: Any, recon_x: Any, x: Tensor, mask: Any, batch_dims: int = 1) -> tuple[Any, Any]:
+def matched(
+    function: str,
+    likelihood: Any,
+    recon_x: Any,
+    x: Tensor,
+    mask: Any,
+    batch_dims: int = 1,
+    samples_dim: int | None = None,
+) -> tuple[Any, Any]:
     """Returns x and mask in the shape of the prediction, where a likelihood of independent elements allows it: one of both
-    is flat, or they differ by dimensions of size 1. The elements then have the same order, whatever they are."""
+    is flat, or they differ by dimensions of size 1. The elements then have the same order, whatever they are. recon_x has
+    samples_dim as a dimension more than x."""
     first = recon_x[0] if isinstance(recon_x, (tuple, list)) and recon_x else recon_x
     if not (isinstance(first, Tensor) and isinstance(x, Tensor) and getattr(likelihood, "elementwise", False)):
         return x, mask
     if first.is_nested or x.is_nested or first.shape == x.shape:  # the likelihood refuses what is nested
         return x, mask
-    ours, theirs = first.shape, x.shape
+    ours, theirs, each = first.shape, x.shape, ""
+    if samples_dim is not None:
+        ours, each = torch.Size((*ours[:samples_dim], *ours[samples_dim + 1 :])), " for each sample of z"
+        if ours == theirs or ours[:batch_dims] != theirs[:batch_dims]:  # the caller knows what samples there are
+            return x, mask
     events = ours[batch_dims:], theirs[batch_dims:]
     same = math.prod(ours) == math.prod(theirs)  # numel() would make a constant of a symbolic size
-    flat = min(len(each) for each in events) <= 1
+    flat = min(map(len, events)) <= 1
     if not (
         ours[:batch_dims] == theirs[:batch_dims]
-        and min(first.dim(), x.dim()) >= batch_dims
+        and min(len(ours), len(theirs)) >= batch_dims
         and same
         and (flat or [n for n in events[0] if n != 1] == [n for n in events[1] if n != 1])
     ):
         raise ValueError(
-            f"{function}: recon_x has shape {tuple(ours)}, {math.prod(ours)} elements, and x has shape {tuple(theirs)}, "
-            f"{math.prod(theirs)} elements; {_advice(ours, theirs, batch_dims)}"
+            f"{function}: recon_x has shape {tuple(first.shape)}, {math.prod(ours)} elements{each}, and x has shape "
+            f"{tuple(theirs)}, {math.prod(theirs)} elements; {_advice(ours, theirs, batch_dims)}"
         )
     if isinstance(mask, Tensor) and mask.dtype is torch.bool:
         mask = broadcast(function, "mask", mask, "x", x)

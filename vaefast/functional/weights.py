@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks, likelihoods
+from ..likelihoods.base import CompositeLikelihood
 from .log_likelihood import gaussian_log_prob
 
 
@@ -68,33 +69,33 @@ def fit_and_ratio(
     prior_logvar: Tensor | None = None,
     prior: Any = None,
     mask: Tensor | None = None,
+    samples_dim: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns log p(x|z_k) and log p(z_k) - log q(z_k|x), the two parts of `log_weights`. `name` is the caller's, for
-    errors."""
+    errors. `samples_dim` is the dimension, 0 or 1, of the samples in z, recon_x and the results; None means 0 in a function
+    that has no such option."""
     _checks.latent(name, mu, logvar)
     _checks.sample(name, z)
     _checks.same_device(name, "z", z, "mu", mu)
-    if z.dim() != mu.dim() + 1 or z.shape[1:] != mu.shape or mu.dim() == 0:
-        raise ValueError(f"{name}: z must have shape (K, {', '.join(map(str, mu.shape))}), got {tuple(z.shape)}")
+    axis = samples_dim or 0
+    _check_samples(name, z, mu, samples_dim)
     _checks.dense(name, "x", x)
     _checks.same_batch(name, x, mu)
     _checks.same_device(name, "mu", mu, "x", x)
-    mask = _checks.mask(name, mask, "x", x)
     p = likelihoods.by_name(likelihood)
     check_model(name, p)
+    x, mask = _checks.matched(name, p, recon_x, x, mask, samples_dim=axis)
+    mask = _checks.mask(name, mask, "x", x)
     first = recon_x[0] if isinstance(recon_x, (tuple, list)) and recon_x else recon_x
-    shape = (z.shape[0], *x.shape)
-    if getattr(p, "fused", False) and isinstance(first, Tensor) and first.shape != shape:
-        raise ValueError(
-            f"{name}: recon_x must have shape {shape}, the shape of x for each sample of z, got {tuple(first.shape)}"
-        )
-    fit = p.log_prob(recon_x, x.expand(z.shape[0], *x.shape), mask=mask, batch_dims=2)
+    shape = (*x.shape[:axis], z.shape[axis], *x.shape[axis:])
+    if isinstance(first, Tensor):
+        _check_prediction(name, p, first, shape, samples_dim)
+    mask = None if mask is None else _aligned(mask, axis)
+    fit = p.log_prob(recon_x, x.unsqueeze(axis).expand(shape), mask=mask, batch_dims=2)
     _checks.per_sample(name, "likelihood", fit, z.shape[:2])
     if prior is None:
-        for parameter, value in (("prior_mu", prior_mu), ("prior_logvar", prior_logvar)):
-            if value is not None:
-                _checks.parameter(name, parameter, value, "z", z)
-        log_p = gaussian_log_prob(z, prior_mu, prior_logvar, batch_dims=2)
+        given = ("prior_mu", prior_mu), ("prior_logvar", prior_logvar)
+        log_p = gaussian_log_prob(z, *(_prior_parameter(name, *each, z, mu, axis) for each in given), batch_dims=2)
     elif prior_mu is prior_logvar is None:
         _checks.prior(name, prior)
         flat = prior.log_prob(z.flatten(0, 1))
@@ -102,7 +103,52 @@ def fit_and_ratio(
         log_p = flat.unflatten(0, z.shape[:2])
     else:
         raise ValueError(f"{name}: prior and prior_mu, prior_logvar exclude each other")
-    return fit, log_p - gaussian_log_prob(z, mu, logvar, batch_dims=2)
+    return fit, log_p - gaussian_log_prob(z, _aligned(mu, axis), _aligned(logvar, axis), batch_dims=2)
+
+
+def _aligned(value: Tensor, axis: int) -> Tensor:
+    """Returns a tensor of shape (B, ...) that broadcasts to one with samples in dimension `axis`."""
+    return value.unsqueeze(axis) if axis and value.dim() else value
+
+
+def _prior_parameter(function: str, name: str, value: Tensor | None, z: Tensor, mu: Tensor, axis: int) -> Tensor | None:
+    if value is None:
+        return None
+    if axis == 0 or (isinstance(value, Tensor) and value.dim() == z.dim()):
+        return _checks.parameter(function, name, value, "z", z)
+    return _aligned(_checks.parameter(function, name, value, "mu", mu), axis)
+
+
+def _without(value: Tensor, dim: int) -> tuple[int, ...]:
+    """The shape without one of its dimensions."""
+    return *value.shape[:dim], *value.shape[dim + 1 :]
+
+
+def _check_samples(function: str, z: Tensor, mu: Tensor, samples_dim: int | None) -> None:
+    """Checks that z has the shape of mu with the samples in one more dimension."""
+    axis, own = samples_dim or 0, tuple(mu.shape)
+    if z.dim() == mu.dim() + 1 and own and _without(z, axis) == own:
+        return
+    expected = [str(size) for size in mu.shape]
+    expected.insert(axis, "K")
+    option = "" if samples_dim is None else f" with samples_dim={axis}"
+    advice = f"; write samples_dim={1 - axis}" if option and own and _without(z, 1 - axis) == own else ""
+    raise ValueError(f"{function}: z must have shape ({', '.join(expected)}){option}, got {tuple(z.shape)}{advice}")
+
+
+def _check_prediction(
+    function: str, likelihood: Any, recon_x: Tensor, shape: tuple[int, ...], samples_dim: int | None
+) -> None:
+    """Checks that the decoder's first output has one prediction of x for each sample. A likelihood of one's own may take
+    any shape, and that of a composite one is for itself to check, unless samples and batch have changed places."""
+    option = "" if samples_dim is None else f" with samples_dim={samples_dim}"
+    got = tuple(recon_x.shape)
+    if getattr(likelihood, "fused", False) and got != shape:
+        raise ValueError(
+            f"{function}: recon_x must have shape {shape}, the shape of x for each sample of z{option}, got {got}"
+        )
+    if isinstance(likelihood, CompositeLikelihood) and got[:2] != shape[:2] and got[:2] == shape[1::-1]:
+        raise ValueError(f"{function}: recon_x must have batch shape {shape[:2]}, that of z{option}, got {got[:2]}")
 
 
 def check_model(function: str, likelihood: Any) -> None:

@@ -30,6 +30,8 @@ class IWAELoss(nn.Module):
         reduction: "mean" over the batch, "sum" or "none".
         prior: p(z), an object with log_prob(z) of shape (B,), such as vaefast.priors.VampPrior; if None, see `forward`.
         target_scale: factor that multiplies x, as for ELBOLoss.
+        samples_dim: dimension of the K samples in z and recon_x: 0 for (K, B, ...), 1 for (B, K, ...). x, mu, logvar, mask
+            and weight have no such dimension.
 
     Raises:
         TypeError: likelihood is neither a name nor an object with log_prob, prior has no log_prob, or alpha is not a
@@ -54,17 +56,21 @@ class IWAELoss(nn.Module):
         reduction: str = "mean",
         prior: Any = None,
         target_scale: float = 1.0,
+        samples_dim: int = 0,
     ) -> None:
         super().__init__()
         self.alpha = _checks.number(_NAME, "alpha", alpha)
         _checks.choice(_NAME, "gradient", gradient, ("standard", "stl", "dreg"))
         _checks.reduction(_NAME, reduction)
+        if isinstance(samples_dim, bool) or not isinstance(samples_dim, int) or samples_dim not in (0, 1):
+            raise ValueError(f"{_NAME}: samples_dim must be 0 or 1, got {samples_dim!r}")
         if prior is not None:
             _checks.prior(_NAME, prior)
         self.likelihood = likelihoods.by_name(likelihood, target_scale=target_scale)
         self.prior = prior
         self.gradient = gradient
         self.reduction = reduction
+        self.samples_dim = samples_dim
 
     def forward(
         self,
@@ -83,11 +89,12 @@ class IWAELoss(nn.Module):
         """Returns the loss.
 
         Args:
-            recon_x: the decoder's output for z, shape (K, B, D). For "dreg" it must be computed from the tensor that is
-                given as z itself, not from a view or a copy of it.
+            recon_x: the decoder's output for z, shape (K, B, D), or (B, K, D) with samples_dim=1; a tuple of them if
+                the likelihood takes several. For "dreg" it must be computed from the tensor that is given as z itself, not
+                from a view or a copy of it.
             x: data, shape (B, D).
-            z: reparameterized samples of q(z|x), shape (K, B, L). "dreg" changes every gradient that reaches z in the
-                backward pass, so z must not be used for anything else.
+            z: reparameterized samples of q(z|x), shape (K, B, L), or (B, K, L) with samples_dim=1. "dreg" changes every
+                gradient that reaches z in the backward pass, so z must not be used for anything else.
             mu, logvar: mean and log sigma^2 of q(z|x), shape (B, L).
             prior_mu, prior_logvar: of p(z), broadcastable to mu; standard normal if None.
             prior: p(z) as an object with log_prob(z), such as vaefast.priors.VampPrior, in place of prior_mu and
@@ -114,10 +121,11 @@ class IWAELoss(nn.Module):
                 raise ValueError(f"{_NAME}: this loss was built with a prior; leave out prior_mu and prior_logvar")
             prior = self.prior
         options = {"prior_mu": prior_mu, "prior_logvar": prior_logvar, "prior": prior, "mask": mask}
-        fit, ratio = fit_and_ratio(_NAME, recon_x, x, z, mu, logvar, likelihood=self.likelihood, **options)
-        if z.shape[0] == 0:
+        options |= {"likelihood": self.likelihood, "samples_dim": self.samples_dim}
+        fit, ratio = fit_and_ratio(_NAME, recon_x, x, z, mu, logvar, **options)
+        if z.shape[self.samples_dim] == 0:
             raise ValueError(f"{_NAME}: z must hold at least one sample, got shape {tuple(z.shape)}")
-        log_w = fit + ratio
+        log_w = fit + ratio  # (K, B), or (B, K) with samples_dim=1
         if self.gradient == "dreg" and transformed():
             raise NotImplementedError(
                 f"{_NAME}: gradient='dreg' acts in the backward pass and does not support torch.func or "
@@ -127,13 +135,15 @@ class IWAELoss(nn.Module):
             # The gradient of the bound with respect to log w_k is the normalized weight v_k. The score function's part,
             # reparameterized a second time, changes the weight of the path through z_k from v_k to
             # (alpha + (1 - alpha) v_k) v_k (Tucker et al. 2019), so z's gradient has the factor alpha + (1 - alpha) v_k.
-            v = ((1 - self.alpha) * log_w.detach()).softmax(0)
+            v = ((1 - self.alpha) * log_w.detach()).softmax(self.samples_dim)
             factor = (self.alpha + (1 - self.alpha) * v).reshape(*v.shape, *(1,) * (z.dim() - 2))
             log_w = _weight_gradient(log_w, fit, z, factor, torch.compiler.is_compiling())
-        return reduce(-renyi_bound(log_w, self.alpha), weight, self.reduction)
+        bound = renyi_bound(log_w.t() if self.samples_dim else log_w, self.alpha)
+        return reduce(-bound, weight, self.reduction)
 
     def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, gradient={self.gradient!r}, reduction={self.reduction!r}"
+        samples = f", samples_dim={self.samples_dim}" if self.samples_dim else ""
+        return f"alpha={self.alpha}, gradient={self.gradient!r}, reduction={self.reduction!r}{samples}"
 
 
 @torch.compiler.allow_in_graph
