@@ -4,7 +4,6 @@ backward, at the script's own sizes."""
 import argparse
 import inspect
 import json
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,14 @@ def sizes(row: Row) -> str:
     return " x ".join(map(str, max(leaves(inputs), key=Tensor.numel).shape))
 
 
+def line(row: Row) -> str:
+    """The line, and the criterion that it calls."""
+    made = f"`criterion = {row.criterion}`<br>" if row.criterion else ""
+    return f"{made}`{row.line}`"
+
+
 def section(results: dict[str, Any]) -> str:
-    """What docs/hand_written.md shows: a table for each habit, and the functions by hand."""
+    """What docs/hand_written.md shows: a table for each habit."""
     found = {each["name"]: each for each in results["rows"]}
     text = f"""
 {where(results["stamp"])}, {results["threads"]} threads
@@ -63,14 +68,13 @@ forward and backward, of runs that take turns. The size is that of the largest i
 """
     for habit in HABITS:
         title, _, about = (inspect.getdoc(habit) or "").partition(":")
+        file = Path(inspect.getfile(habit)).relative_to(ROOT)
         cells = [
-            [f"`{row.name}`", f"`{row.criterion}`" if row.criterion else "", f"`{row.line}`", found[row.name]["size"],
+            [f"`{row.name}`: {inspect.getdoc(row.by_hand)}".replace("\n", " "), line(row), found[row.name]["size"],
              f"{ratio(found[row.name]):.1f}"] for row in habit.ROWS
         ]  # fmt: skip
-        text += f"\n### {title}\n\nBy hand:{about}\n\n"
-        text += markdown(["by hand", "criterion", "the line", "size", "times"], cells)
-        functions = "\n\n".join(textwrap.dedent(inspect.getsource(row.by_hand)).rstrip() for row in habit.ROWS)
-        text += f"\n:::{{dropdown}} The functions by hand\n\n```python\n{functions}\n```\n:::\n"
+        text += f"\n### {title}\n\n{about.strip().capitalize()} [The functions by hand](../{file}).\n\n"
+        text += markdown(["by hand", "the line", "size", "times"], cells)
     return text
 
 
