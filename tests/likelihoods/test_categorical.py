@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import vaefast
 from vaefast import functional as VF
@@ -91,6 +92,35 @@ def test_layouts_in_memory(layout):
     expected = -F.cross_entropy(logits.reshape(-1, C), x.reshape(-1), reduction="none").view(x.shape).flatten(1).sum(1)
     for likelihood, given, target in pairs:
         torch.testing.assert_close(likelihood.log_prob(given, target), expected)
+
+
+class Copies(TorchDispatchMode):
+    """Counts the operators that copy a tensor of as many elements as the logits, and a log_softmax that does it inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        copies = any(name in str(function) for name in ("clone", "copy", "contiguous"))
+        inside = "_log_softmax" in str(function) and not args[0].is_contiguous()
+        self.count += (copies or inside) and args[0].numel() == B * T * C
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("views", [False, True])
+@pytest.mark.parametrize("class_dim", [1, -1])
+def test_no_pass_over_the_logits_is_added(class_dim, views):
+    """None is copied, nor are classes last that are seen as (B, C, T), which is what F.cross_entropy makes people write."""
+    logits = torch.randn(B, T, C)
+    if class_dim == 1:
+        logits = logits.movedim(-1, 1) if views else logits.movedim(-1, 1).contiguous()
+    with Copies() as copies:
+        Categorical(class_dim).log_prob(logits, labels())
+    assert copies.count == 0
+    with Copies() as copies:
+        Categorical(class_dim).log_prob(logits.half(), labels())
+    assert copies.count > 0
 
 
 @each_layout
