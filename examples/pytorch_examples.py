@@ -11,7 +11,7 @@ from examples.compare import Pair, Side, digits, side
 
 
 def before(recon_x: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    cross_entropy = F.binary_cross_entropy(recon_x, x, reduction="sum")
+    cross_entropy = F.binary_cross_entropy(recon_x, x.flatten(1), reduction="sum")
     kl = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
     return cross_entropy + kl
 
@@ -35,7 +35,7 @@ class VAE(nn.Module):
 
 def train(criterion: Callable[..., Tensor] = after, epochs: int = 3) -> list[float]:
     """The mean loss of a sample in each epoch."""
-    x = digits(28).flatten(1)
+    x = digits(28)  # images (B, 1, 28, 28), as its data loader gives them
     model, history = VAE(), []
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(epochs):
@@ -62,7 +62,7 @@ def pairs() -> list[Pair]:
         return side(model, loss)
 
     change = '`ELBOLoss("bernoulli_probs", reduction="sum")` for the loss function'
-    return [Pair("pytorch/examples VAE", "torch", change, make(before), make(after), digits(28).flatten(1), 128)]
+    return [Pair("pytorch/examples VAE", "torch", change, make(before), make(after), digits(28), 128)]
 
 
 if __name__ == "__main__":
