@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from ..reference import LOG_2PI
 from .log_likelihood import gaussian_log_prob
 
 
@@ -59,8 +60,7 @@ def kl_decomposition(
             f"{name}: z must have shape (B, L) with B of at least 2, and dataset_size must be at least B, "
             f"got z of shape {tuple(z.shape)} and dataset_size {dataset_size!r}"
         )
-    pairs = z[:, None], mu[None].expand(batch, -1, -1), logvar[None].expand(batch, -1, -1)
-    log_q = gaussian_log_prob(pairs[0].expand(-1, batch, -1), *pairs[1:], batch_dims=3)  # (B, B, L): log q(z_i|x_j)
+    log_q = _of_pairs(z, mu, logvar)
     own, others = 1 / dataset_size, 1 / (batch - 1)
     if weights == "weighted":
         w = torch.full((batch, batch), 1 / (dataset_size * batch), dtype=log_q.dtype, device=z.device)
@@ -73,6 +73,14 @@ def kl_decomposition(
     q_each = (log_q + log_weight[..., None]).logsumexp(1).sum(1)
     q_given_x = gaussian_log_prob(z, mu, logvar)
     return KLParts(q_given_x - q_z, q_z - q_each, q_each - gaussian_log_prob(z))
+
+
+def _of_pairs(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """log q(z_i|x_j) of each dimension, shape (B, B, L). Only what depends on both samples is computed for all pairs."""
+    wide = torch.float64 if torch.float64 in (z.dtype, mu.dtype, logvar.dtype) else torch.float32
+    z, mu, logvar = (t.to(wide) for t in (z, mu, logvar))
+    precision = torch.exp(-0.5 * logvar).clamp(max=torch.finfo(wide).max)  # infinite, it would make NaN of 0
+    return -0.5 * ((z[:, None] - mu) * precision).square() - 0.5 * (LOG_2PI + logvar)
 
 
 def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
