@@ -6,6 +6,7 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks import losses, measure, report, training
+from benchmarks.hand_written import __main__ as hand_written
 
 
 def test_variants_compute_the_same_loss():
@@ -37,6 +38,19 @@ def test_a_run_ends_in_tables_and_a_plot(tmp_path):
     text = report.machine("here", json.loads(json.dumps(results)))
     for row in ("| bernoulli | 4 x 64 + 2 | float32 |", "| 2^12 |", "| 4 x 3 x 300 |", "| mlp | vaefast |"):
         assert row in text
+
+
+def test_the_page_of_hand_written_losses_shows_the_committed_results():
+    results = report.load(report.RESULTS / "hand_written.json")
+    shown = hand_written.PAGE.read_text().partition(hand_written.BEGIN)[2].partition(hand_written.END)[0]
+    assert shown == hand_written.section(results)
+    assert [row["name"] for row in results["rows"]] == list(hand_written.ROWS)
+
+
+def test_a_row_is_measured():
+    row = hand_written.ROWS["vgae_kl"]
+    found = hand_written.measured(row._replace(inputs=lambda g: row.inputs(g, N=5)), 0.01)
+    assert hand_written.ratio(found) > 0 and hand_written.sizes(row) == "2708 x 16"
 
 
 def test_the_pages_show_the_committed_results():

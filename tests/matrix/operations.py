@@ -157,7 +157,7 @@ OPERATIONS = (
         _flat(lambda m, s, e: (m + s * e, reference.row_sum("gaussian_kl_scale", (m, s)))), ("mu", "sigma", "eps"),
     ),
     Operation(
-        "ELBOLoss log_scale, sequence", lambda r, x, m, s: ELBOLoss(batch_dims=2)(r[None], x[None], m[None], log_scale=s[None]),
+        "ELBOLoss log_scale", lambda r, x, m, s: ELBOLoss()(r, x, m, log_scale=s),
         lambda r, x, m, s: _composite_loss()(r, x, m, 2 * s), LOSS,
     ),
     Operation(

@@ -67,6 +67,10 @@ _HABITS = {
     "mask": "pad_mask padding_mask attention_mask",
     "likelihood=vaefast.likelihoods.Categorical(ignore_index=...)": "ignore_index pad_idx padding_idx pad_token_id",
     "weight": "weights sample_weight",
+    "logvar=var.log()": "var variance",
+    "likelihood=vaefast.likelihoods.Gaussian(scale=...)": "learn_scale optimal_scale constant",
+    "prior=... and estimator='mc' where the loss is made": "prior",
+    "mu=q.loc, scale=q.scale": "q qz posterior dist",
     "mu": "mean z_mean",
 }
 _OURS = {theirs: ours for ours, names in _HABITS.items() for theirs in names.split()}

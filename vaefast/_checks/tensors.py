@@ -9,7 +9,9 @@ _TARGETS = _FLOATS | {torch.uint8, torch.bool}
 
 def instance(function: str, name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{function}: {name} must be a torch.Tensor, got {type_name(value)}")
+        normal = isinstance(value, torch.distributions.Normal)
+        advice = "; give its mean and scale, q.loc and scale=q.scale" if normal else ""
+        raise TypeError(f"{function}: {name} must be a torch.Tensor, got {type_name(value)}{advice}")
     return value
 
 
@@ -56,8 +58,16 @@ def broadcast(function: str, name: str, value: Tensor, other_name: str, other: T
     except RuntimeError:
         raise ValueError(
             f"{function}: {name} must be broadcastable to the shape of {other_name}, {tuple(other.shape)}, "
-            f"got {tuple(value.shape)}"
+            f"got {tuple(value.shape)}{_trailing(value, other)}"
         ) from None
+
+
+def _trailing(value: Tensor, other: Tensor) -> str:
+    """What to write for a tensor that lacks the last dimensions of another."""
+    missing = other.dim() - value.dim()
+    if missing > 0 and value.shape == other.shape[: value.dim()]:
+        return f"; add {'a dimension' if missing == 1 else 'dimensions'} at its end: [...{', None' * missing}]"
+    return ""
 
 
 def mask(function: str, value: object, other_name: str, other: Tensor) -> Tensor | None:
@@ -65,7 +75,7 @@ def mask(function: str, value: object, other_name: str, other: Tensor) -> Tensor
         return None
     if not isinstance(value, Tensor) or value.dtype is not torch.bool:
         got = value.dtype if isinstance(value, Tensor) else type_name(value)
-        raise TypeError(f"{function}: mask must be a bool tensor, got {got}")
+        raise TypeError(f"{function}: mask must be a bool tensor, got {got}; write mask.bool()")
     return broadcast(function, "mask", value, other_name, other)
 
 
@@ -73,7 +83,9 @@ def weight(function: str, value: Tensor, batch: torch.Size, other_name: str, oth
     """Checks the samples' weights: shape `batch`, on the device of `other`."""
     tensor(function, "weight", value)
     if value.shape != batch:
-        raise ValueError(f"{function}: weight must have shape {tuple(batch)}, got {tuple(value.shape)}")
+        states = len(batch) == 1 and value.dim() == 2 and value.shape[:1] == batch
+        advice = "; for a weight of each step say batch_dims=2" if states else ""
+        raise ValueError(f"{function}: weight must have shape {tuple(batch)}, got {tuple(value.shape)}{advice}")
     same_device(function, "weight", value, other_name, other)
 
 

@@ -95,8 +95,8 @@ def dip_penalty(mu: Tensor, logvar: Tensor | None = None, *, off_diagonal: float
     r"""off_diagonal * sum_{i != j} C_ij^2 + diagonal * sum_i (C_ii - 1)^2: DIP-VAE's penalty (Kumar et al. 2018).
 
     It draws the covariance C of the latent dimensions over the batch to the identity, and is added to the loss. Type I has
-    C = Cov[mu] (equation 6). Type II, with logvar, has the covariance of z: C = Cov[mu] + mean of diag(exp(logvar))
-    (equation 7). The covariance is divided by B, not by B - 1.
+    C = Cov[mu]. Type II, with logvar, has the covariance of z: C = Cov[mu] + mean of diag(exp(logvar)). The covariance is
+    divided by B, not by B - 1.
 
     Args:
         mu: means of q(z|x), shape (B, L).

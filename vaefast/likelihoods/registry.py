@@ -31,9 +31,13 @@ _ANSWERS = {
     ),
     "laplacian": '"laplace" here',
     "cross_entropy crossentropy crossentropyloss cross_entropy_loss categorical_crossentropy "
-    "sparse_categorical_crossentropy ce nll nll_loss nllloss softmax multinomial": (
+    "sparse_categorical_crossentropy ce nll nll_loss nllloss softmax": (
         '"categorical" here, for logits of shape (B, C, T), or vaefast.likelihoods.Categorical(class_dim=-1), for '
         "(B, T, C)"
+    ),
+    "multinomial": (
+        "not here yet, for counts: add -(logits.log_softmax(1) * x).sum(1) to functional.gaussian_kl by hand; for labels "
+        'it is "categorical"'
     ),
     "nb": '"negative_binomial" here, for a decoder that returns (log_mean, log_count)',
     "zinb": '"zero_inflated_negative_binomial" here, for a decoder that returns (log_mean, log_count, gate)',
@@ -75,7 +79,8 @@ def by_name(likelihood: str | Likelihood, *, target_scale: float = 1.0) -> Any:
         if isinstance(likelihood, type):
             raise TypeError(f"vaefast: likelihood must be an object, {likelihood.__name__}(), not the class")
         if not hasattr(likelihood, "log_prob"):
-            raise TypeError(f"vaefast: likelihood must be a name or have log_prob, got {type(likelihood).__name__}")
+            said = f"vaefast: likelihood must be a name or have log_prob, got {type(likelihood).__name__}"
+            raise TypeError(said + "; its names include 'bernoulli', 'gaussian', 'mse' and 'l1'")
         if isinstance(likelihood, torch.distributions.Distribution):
             raise TypeError(
                 "vaefast: likelihood must take the decoder's output with each call, as vaefast.likelihoods.Gaussian() "
