@@ -80,7 +80,8 @@ class Scaled(FusedLikelihood):
 
 class Gaussian(Scaled):
     """Real x with independent normal errors. The decoder returns the mean, or a pair (mean, logvar) with a variance for
-    each element. With a pair, options of the scale raise ValueError.
+    each element, or one that is broadcastable to the mean, such as (D,) for each column. With a pair, options of the scale
+    raise ValueError.
 
     Args:
         scale: the fixed standard deviation.
