@@ -78,25 +78,30 @@ def gaussian_kl_pair(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar:
     return 0.5 * (_standardized(mu - prior_mu, prior_logvar) ** 2 + phi(logvar - prior_logvar))
 
 
-def _half_phi(ratio: Tensor, excess: Tensor) -> Tensor:
-    """phi(2 log ratio) / 2, for excess = ratio - 1 before it is rounded."""
+def _half_phi(scale: Tensor, prior_scale: Tensor) -> Tensor:
+    """phi(2 log(scale / prior_scale)) / 2."""
+    ratio = scale / prior_scale
     near = (ratio > 0.71) & (ratio < 1.41)
-    far = torch.where(near, 1.0, ratio)
-    log_near = torch.log1p(torch.where(near, excess, 0.0))
-    return torch.where(near, 0.5 * phi(2 * log_near), 0.5 * (far * far - 1) - torch.log(far).clamp(max=1000))
+    excess = torch.where(near, scale - prior_scale, 0.0) / torch.where(near, prior_scale, 1.0)
+    lost = (ratio == 0) | ratio.isinf()  # there the ratio's derivative would be 0 * inf
+    log_far = torch.log(torch.where(near | lost, 1.0, ratio))
+    # The phi is infinite for a prior_scale of 0, so its logarithm is left out there: inf - inf is no gradient.
+    log_prior = torch.log(torch.where(lost & (prior_scale != 0), prior_scale, 1.0))
+    log_lost = torch.log(torch.where(lost, scale, 1.0)) - log_prior
+    log_ratio = torch.where(lost, log_lost, log_far).clamp(max=1000)
+    return torch.where(near, 0.5 * phi(2 * torch.log1p(excess)), 0.5 * (ratio * ratio - 1) - log_ratio)
 
 
 @_kl_term
 def gaussian_kl_scale(mu: Tensor, scale: Tensor) -> Tensor:
-    return 0.5 * mu * mu + _half_phi(scale, scale - 1)
+    return 0.5 * mu * mu + _half_phi(scale, torch.ones_like(scale))
 
 
 @_kl_term
 def gaussian_kl_pair_scale(mu: Tensor, scale: Tensor, prior_mu: Tensor, prior_scale: Tensor) -> Tensor:
     difference = mu - prior_mu
     z = difference / torch.where(difference == 0, 1.0, prior_scale)  # 0 for no difference, also where the scale is 0
-    ratio = scale / prior_scale
-    return 0.5 * z * z + _half_phi(ratio, torch.where(prior_scale.isinf(), 0.0, scale - prior_scale) / prior_scale)
+    return 0.5 * z * z + _half_phi(scale, prior_scale)
 
 
 def _product(size: Tensor, miss: Tensor) -> Tensor:

@@ -84,6 +84,7 @@ class TestShapes:
         mask = torch.rand(B, 1, 3, 4) < 0.7
         got = IWAELoss()(recon_x, x, z, MU, LOGVAR, mask=mask)
         assert torch.equal(got, IWAELoss()(recon_x, x.flatten(1), z, MU, LOGVAR, mask=mask.flatten(1)))
+        assert not torch.equal(got, IWAELoss()(recon_x, x, z, MU, LOGVAR))
         with pytest.raises(
             ValueError,
             match=r"IWAELoss: recon_x has shape \(4, 6, 3, 4, 2\), 144 elements for each sample of z, .*; permute one",
