@@ -74,6 +74,7 @@ struct Work {
     }
     if (term < 0) {
       a.sampling.samples = kSamples;
+      a.sampling.by_scale = a.term >= 0 && Terms::by_scale[a.term];
       a.sampling.key.seed = 42;
       if (forward) a.sampling.z = output(dtype, kSamples * kRows, kCols);
       else a.sampling.grad_z = in.view(dtype);
@@ -83,7 +84,8 @@ struct Work {
       a.value = output(sums, kRows, kCols);
       a.mask = in.view(DType::u8);
       a.coef = in.view(sums);
-      a.target_scale = 0.5;
+      const int k = Terms::target[a.term];
+      a.factor[k >= 0 ? k : 1] = 0.5;
     } else {
       a.value = output(sums, kRows, 1);
       a.loss = output(sums, 1, 1);
