@@ -74,7 +74,7 @@ struct Work {
     }
     if (term < 0) {
       a.sampling.samples = kSamples;
-      a.sampling.by_scale = a.term >= 0 && Terms::by_scale[a.term];
+      a.sampling.by_scale = variant == 1;
       a.sampling.key.seed = 42;
       if (forward) a.sampling.z = output(dtype, kSamples * kRows, kCols);
       else a.sampling.grad_z = in.view(dtype);
