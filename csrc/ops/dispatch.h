@@ -23,7 +23,7 @@ template <class Result, class... Before, class... After>
 class LossOperator<Result(Before...), After...> {
   using Flat = Result(Before..., const OptionalTensor& mask, const OptionalTensor& weight,
                       const OptionalTensor& kl_weight, double beta, std::string reduction, int64_t batch_dims,
-                      double target_scale, at::IntArrayRef spreads, After...);
+                      double target_scale, int64_t spreads, After...);
 
  public:
   explicit LossOperator(const char* name) : handle_(find_operator<Flat>(name)) {}
@@ -38,9 +38,9 @@ class LossOperator<Result(Before...), After...> {
   template <Result (*function)(Before..., const LossOptions&, After...)>
   static Result flat(Before... before, const OptionalTensor& mask, const OptionalTensor& weight,
                      const OptionalTensor& kl_weight, double beta, std::string reduction, int64_t batch_dims,
-                     double target_scale, at::IntArrayRef spreads, After... after) {
+                     double target_scale, int64_t spreads, After... after) {
     return function(std::forward<Before>(before)...,
-                    {mask, weight, kl_weight, beta, std::move(reduction), batch_dims, target_scale, spreads.vec()},
+                    {mask, weight, kl_weight, beta, std::move(reduction), batch_dims, target_scale, spreads},
                     std::forward<After>(after)...);
   }
 

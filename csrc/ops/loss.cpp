@@ -23,7 +23,7 @@ Loss elbo_into(const OptionalTensor& place, const std::string& likelihood, at::T
   TORCH_CHECK_VALUE(!operands.empty() && !latent.empty(), "vaefast: elbo needs operands and latent");
   const auto& [mask, weight, kl_weight, beta, reduction, batch_dims, target_scale, spreads] = options;
   Sweep fit(find_term(likelihood), operands, batch_dims);
-  Sweep kl(Terms::kl_term(latent.size(), by_scale(spreads)), latent, batch_dims);
+  Sweep kl(Terms::kl_term(latent.size(), spreads == kScale), latent, batch_dims);
   TORCH_CHECK_VALUE(latent[0].device() == operands[0].device(), "vaefast: elbo got data on ", operands[0].device(),
                     " and latents on ", latent[0].device());
   TORCH_CHECK_VALUE(fit.args.rows == kl.args.rows, "vaefast: elbo got ", fit.args.rows, " samples of data and ",

@@ -28,25 +28,10 @@ bool fits_one_pass(const Tensor& t) {
 // The whole numbers that backward needs, saved as one list: a call for a small batch is all overhead, and each entry of
 // saved_data adds to it.
 struct Integers {
-  int64_t operands, latents, batch_dims, gradients, shared, inplace;
-  std::vector<int64_t> spreads;
+  int64_t operands, latents, batch_dims, spreads, gradients, shared, inplace;
 
-  Integers(int64_t operands, int64_t latents, int64_t batch_dims, int64_t gradients, bool shared, bool inplace,
-           std::vector<int64_t> spreads)
-      : operands(operands),
-        latents(latents),
-        batch_dims(batch_dims),
-        gradients(gradients),
-        shared(shared),
-        inplace(inplace),
-        spreads(std::move(spreads)) {}
-  explicit Integers(const std::vector<int64_t>& v)
-      : Integers(v[0], v[1], v[2], v[3], v[4], v[5], {v.begin() + 6, v.end()}) {}
-  std::vector<int64_t> packed() const {
-    std::vector<int64_t> all{operands, latents, batch_dims, gradients, shared, inplace};
-    all.insert(all.end(), spreads.begin(), spreads.end());
-    return all;
-  }
+  static Integers of(const std::vector<int64_t>& v) { return {v[0], v[1], v[2], v[3], v[4], v[5], v[6]}; }
+  std::vector<int64_t> packed() const { return {operands, latents, batch_dims, spreads, gradients, shared, inplace}; }
 };
 
 // The gradients' order: operands, latents, weight, kl_weight. Where both weights are one tensor, its whole gradient is
@@ -91,7 +76,7 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     data["reduction"] = options.reduction;
     data["factors"] = c10::IValue(std::vector<double>{options.beta, options.target_scale});
     data["integers"] = c10::IValue(Integers{int64_t(operands.size()), int64_t(latent.size()), options.batch_dims,
-                                            gradients, shared, inplace, options.spreads}
+                                            options.spreads, gradients, shared, inplace}
                                        .packed());
     data["has_gradients"] = one_pass;
     if (parts) return {loss, fit, kl};
@@ -100,7 +85,7 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
 
   static variable_list backward(AutogradContext* ctx, variable_list upstream) {
     auto& data = ctx->saved_data;
-    const Integers of(data["integers"].toIntVector());
+    const Integers of = Integers::of(data["integers"].toIntVector());
     const size_t arity = of.operands, inputs = of.operands + of.latents;
     variable_list result(inputs + other_arguments<2>(forward));
     upstream.resize(3);

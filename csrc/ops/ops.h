@@ -16,27 +16,31 @@ using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 using Tensors = std::vector<Tensor>;
 
-// How a latent's spread is given: as log sigma^2, log sigma or sigma. A list of these has one entry for q and one for
-// the prior, or none where all are log sigma^2.
-enum Spread : int64_t { kLogvar, kLogScale, kScale };
+// How the latents' spreads are given, as bits. Without one, they are log sigma^2. A list would say it more plainly, but
+// the programs that torch._inductor.aoti_compile_and_package makes lose an empty list.
+enum Spreads : int64_t {
+  kLogScale = 1,       // q's is log sigma
+  kPriorLogScale = 2,  // the prior's is log sigma
+  kScale = 4,          // all are sigma
+};
 
 // Everything about a loss except its likelihood and its operands.
 struct LossOptions {
-  OptionalTensor mask;           // of the data; an element where it is false adds nothing
-  OptionalTensor weight;         // of each sample, or one for all; of the log-likelihood
-  OptionalTensor kl_weight;      // the same of the KL: the weight, times beta where beta is a tensor
-  double beta = 1;               // multiplies kl_weight
-  std::string reduction;         // "sum" or "mean"
-  int64_t batch_dims = 1;        // the leading dimensions, whose elements are samples
-  double target_scale = 1;       // multiplies the data, 1 / 255 for bytes
-  std::vector<int64_t> spreads;  // of the latents
+  OptionalTensor mask;       // of the data; an element where it is false adds nothing
+  OptionalTensor weight;     // of each sample, or one for all; of the log-likelihood
+  OptionalTensor kl_weight;  // the same of the KL: the weight, times beta where beta is a tensor
+  double beta = 1;           // multiplies kl_weight
+  std::string reduction;     // "sum" or "mean"
+  int64_t batch_dims = 1;    // the leading dimensions, whose elements are samples
+  double target_scale = 1;   // multiplies the data, 1 / 255 for bytes
+  int64_t spreads = 0;       // of the latents, as bits of Spreads
 };
 
 // term.cpp: a term, summed over each row, over everything or not at all, and its gradients times coef. `value` false:
 // the gradients alone. A KL takes `spreads`.
 std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, const OptionalTensor& mask,
                                     const OptionalTensor& coef, std::string reduction, int64_t batch_dims,
-                                    double target_scale, int64_t gradients, bool value, at::IntArrayRef spreads);
+                                    double target_scale, int64_t gradients, bool value, int64_t spreads);
 
 // loss.cpp: the loss is the reduction over the batch of beta * kl_weight * KL - weight * log-likelihood. It comes with
 // the log-likelihood and the KL of each sample, and with its gradients by the operands and then the latents. latent is
@@ -65,16 +69,16 @@ Parts elbo_parts_(const Tensor& prediction, std::string likelihood, at::TensorLi
 // int64. Without a given key, one is drawn. num_samples -1: one sample, without the leading dimension.
 using Sample = std::tuple<Tensor, Tensor, Tensor>;
 Sample rsample(at::TensorList latent, const OptionalTensor& given_key, int64_t num_samples, bool kl, int64_t batch_dims,
-               std::optional<at::Generator> generator, at::IntArrayRef spreads);
+               std::optional<at::Generator> generator, int64_t spreads);
 Tensors rsample_backward(at::TensorList latent, const Tensor& key, const OptionalTensor& grad_z,
                          const OptionalTensor& grad_kl, int64_t num_samples, int64_t batch_dims, int64_t gradients,
-                         at::IntArrayRef spreads);
+                         int64_t spreads);
 
 // sample_autograd.cpp: (z, KL) with a derivative. rsample_vjp is to it what elbo_vjp is to elbo_loss.
 std::tuple<Tensor, Tensor> sample_and_kl(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
-                                         std::optional<at::Generator> generator, at::IntArrayRef spreads);
+                                         std::optional<at::Generator> generator, int64_t spreads);
 std::tuple<Tensor, Tensor> sample_and_kl_value(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
-                                               std::optional<at::Generator> generator, at::IntArrayRef spreads);
+                                               std::optional<at::Generator> generator, int64_t spreads);
 
 // scale.cpp: multiplies the gradients that the forward pass has made by the upstream gradient, in place.
 void scale_(at::TensorList tensors, const Tensor& factor);

@@ -10,14 +10,14 @@
 namespace vaefast {
 namespace {
 
-void set_sampling(Sweep& sweep, const Tensor& key, int64_t num_samples, at::IntArrayRef spreads) {
+void set_sampling(Sweep& sweep, const Tensor& key, int64_t num_samples, int64_t spreads) {
   TORCH_CHECK_VALUE(key.scalar_type() == at::kLong && key.numel() == 2 && key.is_contiguous() &&
                         key.device() == sweep.options().device(),
                     "vaefast: a noise key is two int64 on the latents' device");
   Sampling& s = sweep.args.sampling;
   const bool empty = sweep.args.rows == 0 || sweep.args.cols == 0;  // then no output has an address
   s.samples = empty ? 0 : num_samples < 0 ? 1 : num_samples;
-  s.by_scale = by_scale(spreads);
+  s.by_scale = spreads == kScale;
   s.key.seed_at = key.const_data_ptr<int64_t>();
   s.key.offset_at = s.key.seed_at + 1;
 }
@@ -28,14 +28,14 @@ std::vector<int64_t> sample_shape(const Sweep& sweep, int64_t num_samples) {
   return shape;
 }
 
-int sampling_term(at::TensorList latent, bool kl, at::IntArrayRef spreads) {
-  return kl ? Terms::kl_term(latent.size(), by_scale(spreads)) : -1;
+int sampling_term(at::TensorList latent, bool kl, int64_t spreads) {
+  return kl ? Terms::kl_term(latent.size(), spreads == kScale) : -1;
 }
 
 }  // namespace
 
 Sample rsample(at::TensorList latent, const OptionalTensor& given_key, int64_t num_samples, bool kl, int64_t batch_dims,
-               std::optional<at::Generator> generator, at::IntArrayRef spreads) {
+               std::optional<at::Generator> generator, int64_t spreads) {
   TORCH_CHECK_VALUE(!latent.empty(), "vaefast: rsample needs mu and logvar");
   Sweep sweep(sampling_term(latent, kl, spreads), latent, batch_dims);
   sweep.set_spreads(spreads);
@@ -53,7 +53,7 @@ Sample rsample(at::TensorList latent, const OptionalTensor& given_key, int64_t n
 
 Tensors rsample_backward(at::TensorList latent, const Tensor& key, const OptionalTensor& grad_z,
                          const OptionalTensor& grad_kl, int64_t num_samples, int64_t batch_dims, int64_t gradients,
-                         at::IntArrayRef spreads) {
+                         int64_t spreads) {
   TORCH_CHECK_VALUE(!latent.empty(), "vaefast: rsample_backward needs mu and logvar");
   Sweep sweep(sampling_term(latent, grad_kl.has_value(), spreads), latent, batch_dims);
   sweep.set_spreads(spreads);

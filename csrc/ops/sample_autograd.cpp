@@ -11,16 +11,15 @@ const auto& rsample_op() {
 
 struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
   static variable_list forward(AutogradContext* ctx, at::TensorList latent, int64_t num_samples, bool kl,
-                               int64_t batch_dims, std::optional<at::Generator> generator, at::IntArrayRef spreads) {
+                               int64_t batch_dims, std::optional<at::Generator> generator, int64_t spreads) {
     const int64_t gradients = required_gradients(latent);
     const at::AutoDispatchBelowADInplaceOrView guard;
     auto [z, sums, key] = rsample_op().call(latent, {}, num_samples, kl, batch_dims, std::move(generator), spreads);
     variable_list saved{key};
     append(saved, latent);
     ctx->save_for_backward(std::move(saved));
-    std::vector<int64_t> integers{num_samples, kl, batch_dims, gradients};  // one entry: each costs time
-    integers.insert(integers.end(), spreads.begin(), spreads.end());
-    ctx->saved_data["integers"] = c10::IValue(integers);
+    ctx->saved_data["integers"] =  // one entry: each costs time
+        c10::IValue(std::vector<int64_t>{num_samples, kl, batch_dims, spreads, gradients});
     ctx->set_materialize_grads(false);
     return {z, sums};
   }
@@ -28,8 +27,7 @@ struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
   static variable_list backward(AutogradContext* ctx, variable_list upstream) {
     const auto integers = ctx->saved_data["integers"].toIntVector();
     const int64_t num_samples = integers[0], kl = integers[1], batch_dims = integers[2];
-    int64_t gradients = integers[3];
-    at::IntArrayRef spreads = at::IntArrayRef(integers).slice(4);
+    int64_t spreads = integers[3], gradients = integers[4];
     SavedTensors saved(ctx);
     const Tensor& key = saved.next();
     at::TensorList latent = saved.rest();
@@ -40,7 +38,7 @@ struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
     const bool composite = needs_composite(upstream);
     if (!composite && !grad_kl) {  // z depends on (mu, spread) and not on the prior
       latent = latent.slice(0, 2);
-      if (!spreads.empty()) spreads = spreads.slice(0, 1);
+      spreads &= ~kPriorLogScale;
       gradients &= 3;
     }
     static const auto once = find_operator<decltype(rsample_backward)>("vaefast::rsample_backward"),
@@ -58,13 +56,13 @@ struct SampleAndKl : torch::autograd::Function<SampleAndKl> {
 }  // namespace
 
 std::tuple<Tensor, Tensor> sample_and_kl_value(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
-                                               std::optional<at::Generator> generator, at::IntArrayRef spreads) {
+                                               std::optional<at::Generator> generator, int64_t spreads) {
   auto [z, sums, key] = rsample_op().call(latent, {}, num_samples, kl, batch_dims, std::move(generator), spreads);
   return {z, sums};
 }
 
 std::tuple<Tensor, Tensor> sample_and_kl(at::TensorList latent, int64_t num_samples, bool kl, int64_t batch_dims,
-                                         std::optional<at::Generator> generator, at::IntArrayRef spreads) {
+                                         std::optional<at::Generator> generator, int64_t spreads) {
   const variable_list out = SampleAndKl::apply(latent, num_samples, kl, batch_dims, std::move(generator), spreads);
   return {out[0], out[1]};
 }

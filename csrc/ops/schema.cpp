@@ -9,46 +9,42 @@ namespace vaefast {
 TORCH_LIBRARY(vaefast, m) {
   m.def(
       "row_sum(str term, Tensor[] operands, Tensor? mask, Tensor? coef, str reduction, int batch_dims, "
-      "float target_scale, int gradients, bool value, int[] spreads=[]) -> (Tensor, Tensor[])");
+      "float target_scale, int gradients, bool value, int spreads=0) -> (Tensor, Tensor[])");
   m.def(
       "elbo(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
-      "float beta, str reduction, int batch_dims, float target_scale, int[] spreads, int gradients) "
+      "float beta, str reduction, int batch_dims, float target_scale, int spreads, int gradients) "
       "-> (Tensor, Tensor, Tensor, Tensor[])");
   m.def(
       "elbo_(Tensor(a!) prediction, str likelihood, Tensor[] others, Tensor[] latent, Tensor? mask, Tensor? weight, "
-      "Tensor? kl_weight, float beta, str reduction, int batch_dims, float target_scale, int[] spreads, int gradients) "
+      "Tensor? kl_weight, float beta, str reduction, int batch_dims, float target_scale, int spreads, int gradients) "
       "-> (Tensor, Tensor, Tensor, Tensor[])");
   m.def(
       "elbo_loss(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
-      "float beta, str reduction, int batch_dims, float target_scale, int[] spreads) -> Tensor");
+      "float beta, str reduction, int batch_dims, float target_scale, int spreads) -> Tensor");
   m.def(
       "elbo_parts(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
-      "float beta, str reduction, int batch_dims, float target_scale, int[] spreads) -> (Tensor, Tensor, Tensor)");
+      "float beta, str reduction, int batch_dims, float target_scale, int spreads) -> (Tensor, Tensor, Tensor)");
   m.def(
       "elbo_parts_(Tensor(a!) prediction, str likelihood, Tensor[] others, Tensor[] latent, Tensor? mask, "
-      "Tensor? weight, Tensor? kl_weight, float beta, str reduction, int batch_dims, float target_scale, int[] "
-      "spreads) "
-      "-> (Tensor, Tensor, Tensor)");
+      "Tensor? weight, Tensor? kl_weight, float beta, str reduction, int batch_dims, float target_scale, "
+      "int spreads) -> (Tensor, Tensor, Tensor)");
   m.def(
       "elbo_vjp(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
-      "float beta, str reduction, int batch_dims, float target_scale, int[] spreads, Tensor? fit, Tensor? kl, int "
-      "gradients, "
-      "Tensor? grad, Tensor? grad_fit, Tensor? grad_kl) -> Tensor[]");
+      "float beta, str reduction, int batch_dims, float target_scale, int spreads, Tensor? fit, Tensor? kl, "
+      "int gradients, Tensor? grad, Tensor? grad_fit, Tensor? grad_kl) -> Tensor[]");
   m.def(
-      "rsample(Tensor[] latent, Tensor? key, int num_samples, bool kl, int batch_dims, Generator? generator, int[] "
-      "spreads=[]) "
-      "-> (Tensor, Tensor, Tensor)",
+      "rsample(Tensor[] latent, Tensor? key, int num_samples, bool kl, int batch_dims, Generator? generator, "
+      "int spreads=0) -> (Tensor, Tensor, Tensor)",
       {at::Tag::nondeterministic_seeded});
   m.def(
       "rsample_backward(Tensor[] latent, Tensor key, Tensor? grad_z, Tensor? grad_kl, int num_samples, int batch_dims, "
-      "int gradients, int[] spreads=[]) -> Tensor[]");
+      "int gradients, int spreads=0) -> Tensor[]");
   m.def(
       "rsample_vjp(Tensor[] latent, Tensor key, Tensor? grad_z, Tensor? grad_kl, int num_samples, int batch_dims, "
-      "int gradients, int[] spreads=[]) -> Tensor[]");
+      "int gradients, int spreads=0) -> Tensor[]");
   m.def(
-      "sample_and_kl(Tensor[] latent, int num_samples, bool kl, int batch_dims, Generator? generator, int[] "
-      "spreads=[]) "
-      "-> (Tensor, Tensor)",
+      "sample_and_kl(Tensor[] latent, int num_samples, bool kl, int batch_dims, Generator? generator, "
+      "int spreads=0) -> (Tensor, Tensor)",
       {at::Tag::nondeterministic_seeded});
   m.def("scale_(Tensor(a!)[] tensors, Tensor factor) -> ()");
 }

@@ -106,18 +106,17 @@ void Sweep::set_target_scale(double scale) {
   if (const int k = Terms::target[args.term]; k >= 0) args.factor[k] = scale;
 }
 
-void Sweep::set_spreads(at::IntArrayRef spreads) {
-  if (spreads.empty()) return;
-  TORCH_CHECK_VALUE(2 * spreads.size() == operands_.size(), "vaefast: ", operands_.size(), " latents have ",
-                    operands_.size() / 2, " spreads, got ", spreads.size());
-  const bool scale = by_scale(spreads);
-  TORCH_CHECK_VALUE(args.term < 0 || Terms::by_scale[args.term] == scale, "vaefast: ", Terms::names[args.term],
-                    " does not take spreads ", spreads);
-  for (size_t i = 0; i < spreads.size(); ++i) {
-    TORCH_CHECK_VALUE(scale ? spreads[i] == kScale : spreads[i] == kLogvar || spreads[i] == kLogScale,
-                      "vaefast: spreads are all 2 (sigma), or each is 0 (log sigma^2) or 1 (log sigma), got ", spreads);
-    if (spreads[i] == kLogScale) args.factor[2 * i + 1] = 2;  // log sigma^2
-  }
+void Sweep::set_spreads(int64_t spreads) {
+  if (spreads == 0) return;
+  const int term = args.term;
+  const int64_t logs = operands_.size() > 2 ? kLogScale | kPriorLogScale : kLogScale;
+  const bool sampling = term < 0;
+  const bool known = spreads == kScale
+                         ? sampling || Terms::by_scale[term]
+                         : (spreads & ~logs) == 0 && (sampling || (Terms::is_kl[term] && !Terms::by_scale[term]));
+  TORCH_CHECK_VALUE(known, "vaefast: ", sampling ? "sampling" : Terms::names[term], " does not take spreads ", spreads);
+  if (spreads & kLogScale) args.factor[1] = 2;  // log sigma^2
+  if (spreads & kPriorLogScale) args.factor[3] = 2;
 }
 
 void Sweep::set_mask(const std::optional<at::Tensor>& mask) {

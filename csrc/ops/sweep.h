@@ -20,9 +20,6 @@ int find_term(const std::string& name);
 // What a reduction multiplies the sum over `rows` rows by; ValueError where there is no such reduction.
 double reduction_scale(const std::string& reduction, int64_t rows);
 
-// Whether latents are given by sigma. Then q's and the prior's are.
-inline bool by_scale(at::IntArrayRef spreads) { return !spreads.empty() && spreads[0] == kScale; }
-
 class Sweep {
  public:
   // The first batch_dims dimensions are rows, the others columns. Every operand has the first one's shape or one
@@ -33,7 +30,7 @@ class Sweep {
   SweepArgs args;
 
   void set_target_scale(double scale);
-  void set_spreads(at::IntArrayRef spreads);
+  void set_spreads(int64_t spreads);
   void set_mask(const std::optional<at::Tensor>& mask);
   // The loss's derivative by the value is scale times coef, which has one element, the batch's shape or the full shape.
   void set_coef(double scale, const std::optional<at::Tensor>& coef);

@@ -8,7 +8,7 @@ namespace vaefast {
 
 std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, const OptionalTensor& mask,
                                     const OptionalTensor& coef, std::string reduction, int64_t batch_dims,
-                                    double target_scale, int64_t gradients, bool value, at::IntArrayRef spreads) {
+                                    double target_scale, int64_t gradients, bool value, int64_t spreads) {
   TORCH_CHECK_VALUE(!operands.empty(), "vaefast: row_sum needs operands");
   Sweep sweep(find_term(term), operands, batch_dims);
   sweep.set_target_scale(target_scale);

@@ -299,22 +299,30 @@ def test_a_compiled_loss_sweeps_once_each_way():
 
 @pytest.mark.slow
 def test_ahead_of_time():
-    """Exported, compiled and packaged for a program without Python, and loaded again, for another batch."""
+    """Exported, compiled and packaged for a program without Python, and loaded again, for another batch. All operators
+    are in it, and every form of a spread: a packaged program would lose an argument that is an empty list."""
 
     class Step(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.criterion = ELBOLoss()
-
-        def forward(self, *args):
-            return self.criterion(*args)
+        def forward(self, logits, x, mu, logvar):
+            prior, sigma = {"prior_mu": mu + 1, "prior_logvar": 0.5 * logvar}, (0.5 * logvar).exp()
+            z, kl = VF.rsample_kl(mu, log_scale=logvar)
+            return (
+                ELBOLoss()(logits, x, mu, logvar),
+                ELBOLoss()(logits, x, mu, logvar, beta=0.5, **prior),
+                ELBOLoss()(logits, x, mu, scale=sigma),
+                ELBOLoss(likelihood="gaussian", reduction="sum")(logits, x, mu, log_scale=logvar),
+                VF.bernoulli_log_likelihood(logits, x),
+                VF.gaussian_kl(mu, logvar, **prior),
+                VF.gaussian_kl(mu, scale=sigma),
+                kl + 0 * (z + VF.reparameterize(mu, logvar)).sum(),  # not the noise, which differs
+            )
 
     args = inputs(dtype=torch.float32)
     batch = torch.export.Dim("batch", min=2)
-    program = torch.export.export(Step(), args, dynamic_shapes=(({0: batch},) * 4,))
+    program = torch.export.export(Step(), args, dynamic_shapes=({0: batch},) * 4)
     compiled = torch._inductor.aoti_load_package(torch._inductor.aoti_compile_and_package(program))
     for case in (args, inputs(33, torch.float32)):
-        torch.testing.assert_close(compiled(*case), ELBOLoss()(*case))
+        torch.testing.assert_close(compiled(*case), Step()(*case))
 
 
 @pytest.mark.parametrize("gradient", ["standard", "stl", "dreg"])

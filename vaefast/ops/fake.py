@@ -31,7 +31,7 @@ def _(
     target_scale: float,
     gradients: int,
     value: bool,
-    spreads: Sequence[int] = (),
+    spreads: int = 0,
 ) -> tuple[Tensor, list[Tensor]]:
     full = operands[0].shape
     shapes = {"none": full[:batch_dims], "elementwise": full}
@@ -52,7 +52,7 @@ def _(
     reduction: str,
     batch_dims: int,
     target_scale: float,
-    spreads: Sequence[int],
+    spreads: int,
     gradients: int,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     fit_dtype, kl_dtype = _compute_dtype(likelihood, operands), _wide(latent)
@@ -71,7 +71,7 @@ def _(
     kl: bool,
     batch_dims: int,
     generator: torch.Generator | None,
-    spreads: Sequence[int] = (),
+    spreads: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     mu = latent[0]
     z = mu.new_empty(mu.shape if num_samples < 0 else (num_samples, *mu.shape))
@@ -88,7 +88,7 @@ def _(
     num_samples: int,
     batch_dims: int,
     gradients: int,
-    spreads: Sequence[int] = (),
+    spreads: int = 0,
 ) -> list[Tensor]:
     return _gradients(latent, gradients)
 

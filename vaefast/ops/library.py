@@ -60,17 +60,18 @@ def implement(name: str, function: Callable[..., list[Tensor]]) -> None:
 
 # The operand of each term that holds data, -1 for none.
 TARGET: dict[str, int] = {term["name"]: term["target"] for term in _C.terms()}
-_SPREADS = ("logvar", "log_scale", "scale")
 
 
-def spread_codes(spreads: Sequence[str]) -> list[int]:
-    """How the latents' spreads are given, by csrc/ops/ops.h's numbers. reference.kl_term says what `spreads` is."""
-    return [_SPREADS.index(spread) for spread in spreads]
+def spread_bits(spreads: Sequence[str]) -> int:
+    """How the latents' spreads are given, as csrc/ops/ops.h's bits. reference.kl_term says what `spreads` is."""
+    return 4 if "scale" in spreads else sum(1 << k for k, spread in enumerate(spreads) if spread == "log_scale")
 
 
-def spread_names(codes: Sequence[int]) -> tuple[str, ...]:
-    """The inverse of `spread_codes`."""
-    return tuple(_SPREADS[code] for code in codes)
+def spread_names(bits: int) -> tuple[str, str]:
+    """The inverse of `spread_bits`."""
+    if bits == 4:
+        return ("scale", "scale")
+    return ("log_scale" if bits & 1 else "logvar", "log_scale" if bits & 2 else "logvar")
 
 
 def build_info() -> dict[str, Any]:

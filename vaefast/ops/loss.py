@@ -36,8 +36,8 @@ class LossOptions(NamedTuple):
         kl_weight, factor = weight, beta
         if isinstance(beta, Tensor):
             kl_weight, factor = beta if weight is None else weight * beta, 1.0
-        codes = library.spread_codes(spreads)
-        return mask, weight, kl_weight, factor, reduction, batch_dims, target_scale, codes
+        bits = library.spread_bits(spreads)
+        return mask, weight, kl_weight, factor, reduction, batch_dims, target_scale, bits
 
 
 def _elbo_vjp(
@@ -51,7 +51,7 @@ def _elbo_vjp(
     reduction: str,
     batch_dims: int,
     target_scale: float,
-    codes: Sequence[int],
+    spreads: int,
     fit: Tensor | None,
     kl: Tensor | None,
     gradients: int,
@@ -65,13 +65,13 @@ def _elbo_vjp(
     arity, inputs = len(operands), [*operands, *latent, weight, kl_weight]
     needed = tuple(bool(gradients >> k & 1) for k in range(len(inputs)))
     shared = weight is not None and weight is kl_weight  # one tensor, whose whole gradient is that of `weight`
-    spreads = library.spread_names(codes)
+    names = library.spread_names(spreads)
     if needs_composite(*upstream):
 
         def composite(*given: Any) -> tuple[Tensor, ...]:
             """reference.elbo_loss of two independent weights."""
             fit_rows = reference.row_sum(term, given[:arity], mask, "none", batch_dims, target_scale)
-            kl_rows = reference.latent_kl(given[arity:-2], batch_dims, spreads)
+            kl_rows = reference.latent_kl(given[arity:-2], batch_dims, names)
             loss = _weighted(given[-2 if shared else -1], beta * kl_rows) - _weighted(given[-2], fit_rows)
             return reference.reduced(loss, reduction, batch_dims), fit_rows, kl_rows
 
@@ -89,10 +89,10 @@ def _elbo_vjp(
                 of_weights[0] = (row * ((beta * kl if shared else 0) - fit)).sum_to_size(weight.shape)
             if kl_weight is not None and kl is not None and needed[-1]:
                 of_weights[1] = (beta * row * kl).sum_to_size(kl_weight.shape)
-        kl_term = reference.kl_term(latent, spreads)
+        kl_term = reference.kl_term(latent, names)
         grads = [
             *swept(term, operands, mask, fit_coef, batch_dims, target_scale, needed[:arity]),
-            *swept(kl_term, latent, None, kl_coef, batch_dims, 1.0, needed[arity:-2], spreads=codes),
+            *swept(kl_term, latent, None, kl_coef, batch_dims, 1.0, needed[arity:-2], spreads=spreads),
             *of_weights,
         ]
     return [g for g in grads if g is not None]

@@ -22,18 +22,18 @@ def _rsample_vjp(
     num_samples: int,
     batch_dims: int,
     gradients: int,
-    codes: Sequence[int] = (),
+    spreads: int = 0,
 ) -> list[Tensor]:
     """library.rsample_backward by the composite, the plain formula of reference.py, which can be differentiated and
     batched."""
     kl = grad_kl is not None
     needed = tuple(bool(gradients >> k & 1) for k in range(len(latent)))
-    spreads = library.spread_names(codes)
+    names = library.spread_names(spreads)
 
     def composite(*inputs: Tensor) -> tuple[Tensor, ...]:
         eps = _noise(latent[0], num_samples, key)
-        z = reference.reparameterize(inputs[0], inputs[1], eps, spreads)
-        return (z, reference.latent_kl(inputs, batch_dims, spreads)) if kl else (z,)
+        z = reference.reparameterize(inputs[0], inputs[1], eps, names)
+        return (z, reference.latent_kl(inputs, batch_dims, names)) if kl else (z,)
 
     grads = composite_vjp(composite, list(latent), needed, [grad_z, grad_kl] if kl else [grad_z])
     return [g for g in grads if g is not None]
@@ -60,10 +60,10 @@ def rsample(
     """Returns (z, KL) from (mu, spread) or (mu, spread, prior_mu, prior_spread), as one fused operation."""
     samples = -1 if num_samples is None else num_samples
     if has_kernel(latent[0]):
-        codes = library.spread_codes(spreads)
+        bits = library.spread_bits(spreads)
         if needs_grad(latent):
-            return library.sample_and_kl(latent, samples, kl, batch_dims, generator, codes)
-        return library.rsample(latent, None, samples, kl, batch_dims, generator, codes)[:2]
+            return library.sample_and_kl(latent, samples, kl, batch_dims, generator, bits)
+        return library.rsample(latent, None, samples, kl, batch_dims, generator, bits)[:2]
     mu = latent[0]
     shape = mu.shape if num_samples is None else (num_samples, *mu.shape)
     eps = torch.randn(shape, generator=generator, device=mu.device)  # torch.func can batch torch.randn

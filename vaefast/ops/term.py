@@ -31,10 +31,8 @@ class RowSum(torch.autograd.Function):
         ctx.needed = ctx.needs_input_grad[-len(operands) :]
         ctx.spent = not (reduction in ("sum", "mean") and fits_one_pass(operands))
         gradients = 0 if ctx.spent else bits(ctx.needed)
-        codes = library.spread_codes(spreads)
-        value, buffers = library.row_sum(
-            term, operands, mask, None, reduction, batch_dims, target_scale, gradients, True, codes
-        )
+        options = (reduction, batch_dims, target_scale, gradients, True, library.spread_bits(spreads))
+        value, buffers = library.row_sum(term, operands, mask, None, *options)
         ctx.save_for_backward(mask, *operands, *buffers)
         ctx.set_materialize_grads(False)
         return value
@@ -54,8 +52,8 @@ class RowSum(torch.autograd.Function):
 
             return (*none, *composite_vjp(composite, operands, ctx.needed, [grad]))
         if ctx.spent:
-            codes = library.spread_codes(spreads)
-            grads = swept(term, operands, mask, grad, batch_dims, target_scale, ctx.needed, reduction, codes)
+            given_as = library.spread_bits(spreads)
+            grads = swept(term, operands, mask, grad, batch_dims, target_scale, ctx.needed, reduction, given_as)
             return (*none, *grads)
         ctx.spent = True
         return (*none, *spread(scaled(buffers, grad), ctx.needed))
@@ -76,6 +74,6 @@ def row_sum(
     target_scale = traced_constant(target_scale)
     if needs_grad(operands):
         return RowSum.apply(term, mask, reduction, batch_dims, target_scale, spreads, *operands)
-    codes = library.spread_codes(spreads)
-    value, _ = library.row_sum(term, operands, mask, None, reduction, batch_dims, target_scale, 0, True, codes)
+    options = (reduction, batch_dims, target_scale, 0, True, library.spread_bits(spreads))
+    value, _ = library.row_sum(term, operands, mask, None, *options)
     return value

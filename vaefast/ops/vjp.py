@@ -73,7 +73,7 @@ def swept(
     target_scale: float,
     needed: tuple[bool, ...],
     reduction: str = "none",
-    spreads: Sequence[int] = (),
+    spreads: int = 0,
 ) -> list[Tensor | None]:
     """The gradients of a term for the upstream gradient `coef`, by a new sweep."""
     if coef is None or not any(needed):

@@ -110,7 +110,8 @@ struct GaussianKlPairScale : ElementwiseTerm {
     const T ratio = scale / prior_scale, excess = (scale - prior_scale) / prior_scale;
     const SquaredRatio<T> r(ratio, prior_scale == T(INFINITY) ? ratio - T(1) : excess, log_ratio);
     d[0] = z == T(0) ? z : z / prior_scale;
-    d[1] = r.expm1 / scale;
+    const bool wide = math::abs(ratio) > T(1.41);  // the square of the ratio may be infinite there
+    d[1] = (wide ? ratio - T(1) / ratio : r.expm1) / (wide ? prior_scale : scale);
     d[2] = -d[0];
     d[3] = -(r.expm1 + z * z) / prior_scale;
     return T(0.5) * (z * z + r.phi);

@@ -74,17 +74,23 @@ def _of_ratio(ratio: Array, excess: Array) -> tuple[Array, Array]:
     return half, np.where(near, excess * (ratio + 1), far * far - 1)
 
 
+def _by_scale(ratio: Array, growth: Array, scale: Array, prior_scale: Array) -> Array:
+    return np.where((ratio > 0.5) & (ratio < 2), growth / scale, ratio / prior_scale - 1 / scale)
+
+
 def gaussian_kl_scale(mu: Array, scale: Array) -> tuple[Array, ...]:
     half, growth = _of_ratio(scale, scale - 1)
-    return mu * mu / 2 + half, mu, np.where((scale > 0.5) & (scale < 2), growth / scale, scale - 1 / scale)
+    return mu * mu / 2 + half, mu, _by_scale(scale, growth, scale, np.ones_like(scale))
 
 
 def gaussian_kl_pair_scale(mu: Array, scale: Array, prior_mu: Array, prior_scale: Array) -> tuple[Array, ...]:
     difference = mu - prior_mu
     z = np.where(difference == 0, difference, difference / np.where(difference == 0, 1, prior_scale))
     slope = np.where(z == 0, z, z / np.where(z == 0, 1, prior_scale))
-    half, growth = _of_ratio(scale / prior_scale, (scale - prior_scale) / prior_scale)
-    return z * z / 2 + half, slope, growth / scale, -slope, -(growth + z * z) / prior_scale
+    ratio = scale / prior_scale
+    half, growth = _of_ratio(ratio, (scale - prior_scale) / prior_scale)
+    by_scale = _by_scale(ratio, growth, scale, prior_scale)
+    return z * z / 2 + half, slope, by_scale, -slope, -(growth + z * z) / prior_scale
 
 
 def _scale_bounds(operands: Sequence[Array], value: Array, d: Sequence[Array]) -> tuple[list[Array], Array]:
