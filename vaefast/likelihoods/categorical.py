@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import _checks
-from ..ops import transformed
+from ..ops import cross_entropy, transformed
 from ..reference import reduced
 from .base import INTEGERS, CompositeLikelihood, Likelihood
 
@@ -96,6 +96,8 @@ class Categorical(CompositeLikelihood):
             labels = x.reshape(logits.shape[0], -1)
         ignored = _NO_LABEL if self.ignore_index is None else self.ignore_index
         try:
+            if reduction == "sum":
+                return cross_entropy(logits, labels.long(), ignored)
             return F.cross_entropy(logits, labels.long(), ignore_index=ignored, reduction=reduction)
         except IndexError:
             self._check_labels(x, classes)

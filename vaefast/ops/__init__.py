@@ -2,10 +2,11 @@
 composite elsewhere. The composite is the plain formula of reference.py.
 
 library loads the compiled operators. fake tells torch.compile their shapes. dispatch chooses between kernel and composite.
-vjp holds helpers of the backward passes. term, loss, sample and linear are the operations, one per file."""
+vjp holds helpers of the backward passes. term, loss, sample, labels and linear are the operations, one per file."""
 
 from . import fake  # registers the fake kernels
 from .dispatch import transformed
+from .labels import cross_entropy
 from .library import build_info, cpu_isa, empty_cache, fast_elbo_loss
 from .linear import linear_row_sum
 from .loss import LossOptions, elbo_loss
@@ -16,6 +17,7 @@ __all__ = [
     "LossOptions",
     "build_info",
     "cpu_isa",
+    "cross_entropy",
     "elbo_loss",
     "empty_cache",
     "fake",
