@@ -1,6 +1,6 @@
-// What the two autograd nodes share. They are in C++ because a Python Function costs as much per call as a small
-// batch's arithmetic. A backward pass of which more is asked (a retained graph, create_graph, batched gradients) goes
-// to vaefast::elbo_vjp and rsample_vjp, which Python implements (vaefast/ops/loss.py, sample.py).
+// What the autograd nodes share. They are in C++ because a Python Function costs as much per call as a small batch's
+// arithmetic. A backward pass of which more is asked (create_graph, batched gradients, a retained graph of a loss) goes
+// to vaefast::elbo_vjp, row_sum_vjp and rsample_vjp, which Python implements (vaefast/ops/loss.py, term.py, sample.py).
 #pragma once
 
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -22,6 +22,19 @@ inline bool needs_composite(at::TensorList upstream) {
   bool composite = at::GradMode::is_enabled();
   for (const Tensor& g : upstream) composite |= g.defined() && is_batched(g);
   return composite;
+}
+
+// Whether gradients may be made in the forward pass. Unscaled float16 gradients would underflow before a GradScaler's
+// factor reaches them. Where torch.compile traces, they would be constants to a second backward pass, which then is
+// silently wrong instead of refused.
+inline bool fits_one_pass(const Tensor& t) {
+  return t.scalar_type() != at::kHalf && !t.key_set().has(c10::DispatchKey::Python);
+}
+
+// A gradient as its caller may have it, who may write to it: an alias with a version counter of its own, so that a
+// retained graph does not see that.
+inline Tensor given_away(const Tensor& t) {
+  return at::GradMode::is_enabled() || is_batched(t) ? t : t.variable_data();
 }
 
 // Bit k is set where tensor k requires a gradient.

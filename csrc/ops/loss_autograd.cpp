@@ -15,16 +15,6 @@ const ElboInPlaceOp& elbo_in_place_op() {
   return op;
 }
 
-// An alias with a version counter of its own.
-Tensor given_away(const Tensor& t) { return at::GradMode::is_enabled() || is_batched(t) ? t : t.variable_data(); }
-
-// Whether gradients may be made in the forward pass. Unscaled float16 gradients would underflow before a GradScaler's
-// factor reaches them. Where torch.compile traces, they would be constants to a second backward pass, which then is
-// silently wrong instead of refused.
-bool fits_one_pass(const Tensor& t) {
-  return t.scalar_type() != at::kHalf && !t.key_set().has(c10::DispatchKey::Python);
-}
-
 // The whole numbers that backward needs, saved as one list: a call for a small batch is all overhead, and each entry of
 // saved_data adds to it.
 struct Integers {
@@ -123,7 +113,6 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     TORCH_INTERNAL_ASSERT(int(grads.size()) == __builtin_popcountll(uint64_t(gradients)));
     auto next = grads.begin();
     for (size_t k = 0; k < inputs + 2; ++k) {
-      // A gradient is the caller's, who may write to it; a retained graph must not see that.
       if (gradients >> k & 1) result[k] = given_away(*next++);
     }
     return result;

@@ -42,6 +42,15 @@ std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, c
                                     const OptionalTensor& coef, std::string reduction, int64_t batch_dims,
                                     double target_scale, int64_t gradients, bool value, int64_t spreads);
 
+// term_autograd.cpp: the value of row_sum with a derivative. That with _value serves where autograd records nothing.
+// Python implements row_sum_vjp, the derivative where it must have one itself or is batched.
+Tensor reduced_term(std::string term, at::TensorList operands, const OptionalTensor& mask, std::string reduction,
+                    int64_t batch_dims, double target_scale, int64_t spreads);
+Tensor reduced_term_value(std::string term, at::TensorList operands, const OptionalTensor& mask, std::string reduction,
+                          int64_t batch_dims, double target_scale, int64_t spreads);
+Tensors row_sum_vjp(std::string term, at::TensorList operands, const OptionalTensor& mask, const Tensor& grad,
+                    std::string reduction, int64_t batch_dims, double target_scale, int64_t gradients, int64_t spreads);
+
 // loss.cpp: the loss is the reduction over the batch of beta * kl_weight * KL - weight * log-likelihood. It comes with
 // the log-likelihood and the KL of each sample, and with its gradients by the operands and then the latents. latent is
 // (mu, spread), or (mu, spread, prior_mu, prior_spread).

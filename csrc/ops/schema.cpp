@@ -1,5 +1,5 @@
 // The operators' schemas, and which function serves which dispatch key. Python (vaefast/ops) adds the fake kernels
-// and implements elbo_vjp and rsample_vjp.
+// and implements row_sum_vjp, elbo_vjp and rsample_vjp.
 #include <torch/library.h>
 
 #include "dispatch.h"
@@ -10,6 +10,12 @@ TORCH_LIBRARY(vaefast, m) {
   m.def(
       "row_sum(str term, Tensor[] operands, Tensor? mask, Tensor? coef, str reduction, int batch_dims, "
       "float target_scale, int gradients, bool value, int spreads=0) -> (Tensor, Tensor[])");
+  m.def(
+      "reduced_term(str term, Tensor[] operands, Tensor? mask, str reduction, int batch_dims, float target_scale, "
+      "int spreads) -> Tensor");
+  m.def(
+      "row_sum_vjp(str term, Tensor[] operands, Tensor? mask, Tensor grad, str reduction, int batch_dims, "
+      "float target_scale, int gradients, int spreads) -> Tensor[]");
   m.def(
       "elbo(str likelihood, Tensor[] operands, Tensor[] latent, Tensor? mask, Tensor? weight, Tensor? kl_weight, "
       "float beta, str reduction, int batch_dims, float target_scale, int spreads, int gradients) "
@@ -61,12 +67,14 @@ TORCH_LIBRARY_IMPL(vaefast, CPU, m) { implement(m); }
 TORCH_LIBRARY_IMPL(vaefast, CUDA, m) { implement(m); }
 
 TORCH_LIBRARY_IMPL(vaefast, Autograd, m) {
+  m.impl("reduced_term", reduced_term);
   m.impl("elbo_loss", ElboLossOp::flat<elbo_loss>);
   m.impl("elbo_parts", ElboPartsOp::flat<elbo_parts>);
   m.impl("elbo_parts_", ElboPartsInPlaceOp::flat<elbo_parts_>);
   m.impl("sample_and_kl", sample_and_kl);
 }
 TORCH_LIBRARY_IMPL(vaefast, CompositeExplicitAutograd, m) {
+  m.impl("reduced_term", reduced_term_value);
   m.impl("elbo_loss", ElboLossOp::flat<elbo_loss_value>);
   m.impl("elbo_parts", ElboPartsOp::flat<elbo_parts_value>);
   m.impl("sample_and_kl", sample_and_kl_value);

@@ -41,6 +41,7 @@ cached_bytes = _C.cached_bytes
 fast_elbo_loss = _C.fast_elbo_loss  # the fast path: the loss in one call, or None if it does not apply; eager only
 
 row_sum = torch.ops.vaefast.row_sum.default
+reduced_term = torch.ops.vaefast.reduced_term.default  # row_sum's value with a derivative
 elbo_loss = torch.ops.vaefast.elbo_loss.default  # the loss alone
 elbo_parts = torch.ops.vaefast.elbo_parts.default  # (loss, log-likelihood, KL)
 elbo_parts_ = torch.ops.vaefast.elbo_parts_.default  # the same in place

@@ -1,62 +1,40 @@
-"""The term, a log-likelihood or KL of csrc/math/terms, reduced: its autograd node, and the function that runs it. The
-composite is the plain formula of reference.py."""
+"""The term, a log-likelihood or KL of csrc/math/terms, reduced.
+
+The autograd node, eager and compiled, is that of csrc/ops/term_autograd.cpp. It calls row_sum_vjp, which is here, where a
+backward pass must be differentiable or batched."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import reference
 from . import library
-from .dispatch import has_kernel, needs_composite, needs_grad, traced_constant
-from .vjp import bits, composite_vjp, fits_one_pass, scaled, spread, swept
+from .dispatch import has_kernel, traced_constant
+from .vjp import composite_vjp
 
 
-class RowSum(torch.autograd.Function):
-    """A term, reduced."""
+def _row_sum_vjp(
+    term: str,
+    operands: Sequence[Tensor],
+    mask: Tensor | None,
+    grad: Tensor,
+    reduction: str,
+    batch_dims: int,
+    target_scale: float,
+    gradients: int,
+    spreads: int,
+) -> list[Tensor]:
+    """The gradients by the operands whose bit is set in `gradients`, by the composite, the plain formula of reference.py,
+    which can be differentiated and batched."""
+    names, needed = library.spread_names(spreads), tuple(bool(gradients >> k & 1) for k in range(len(operands)))
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        term: str,
-        mask: Tensor | None,
-        reduction: str,
-        batch_dims: int,
-        target_scale: float,
-        spreads: tuple[str, ...],
-        *operands: Tensor,
-    ) -> Tensor:
-        ctx.options = (term, reduction, batch_dims, target_scale, spreads)
-        ctx.needed = ctx.needs_input_grad[-len(operands) :]
-        ctx.spent = not (reduction in ("sum", "mean") and fits_one_pass(operands))
-        gradients = 0 if ctx.spent else bits(ctx.needed)
-        options = (reduction, batch_dims, target_scale, gradients, True, library.spread_bits(spreads))
-        value, buffers = library.row_sum(term, operands, mask, None, *options)
-        ctx.save_for_backward(mask, *operands, *buffers)
-        ctx.set_materialize_grads(False)
-        return value
+    def composite(*inputs: Tensor) -> Tensor:
+        return reference.row_sum(term, inputs, mask, reduction, batch_dims, target_scale, names)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        none = (None,) * (len(ctx.needs_input_grad) - len(ctx.needed))  # of the arguments before the operands
-        if grad is None:
-            return (*none, *(None for _ in ctx.needed))
-        term, reduction, batch_dims, target_scale, spreads = ctx.options
-        mask, *saved = ctx.saved_tensors
-        operands, buffers = saved[: len(ctx.needed)], saved[len(ctx.needed) :]
-        if needs_composite(grad):
+    return [g for g in composite_vjp(composite, list(operands), needed, [grad]) if g is not None]
 
-            def composite(*inputs: Tensor) -> Tensor:
-                return reference.row_sum(term, inputs, mask, reduction, batch_dims, target_scale, spreads)
 
-            return (*none, *composite_vjp(composite, operands, ctx.needed, [grad]))
-        if ctx.spent:
-            given_as = library.spread_bits(spreads)
-            grads = swept(term, operands, mask, grad, batch_dims, target_scale, ctx.needed, reduction, given_as)
-            return (*none, *grads)
-        ctx.spent = True
-        return (*none, *spread(scaled(buffers, grad), ctx.needed))
+library.implement("row_sum_vjp", _row_sum_vjp)
 
 
 def row_sum(
@@ -71,9 +49,5 @@ def row_sum(
     """reference.row_sum as one fused operation."""
     if not has_kernel(operands[0]):
         return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale, spreads)
-    target_scale = traced_constant(target_scale)
-    if needs_grad(operands):
-        return RowSum.apply(term, mask, reduction, batch_dims, target_scale, spreads, *operands)
-    options = (reduction, batch_dims, target_scale, 0, True, library.spread_bits(spreads))
-    value, _ = library.row_sum(term, operands, mask, None, *options)
-    return value
+    options = reduction, batch_dims, traced_constant(target_scale), library.spread_bits(spreads)
+    return library.reduced_term(term, operands, mask, *options)
