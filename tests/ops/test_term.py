@@ -263,6 +263,21 @@ def test_gradcheck(case):
 
 
 @each_case
+@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+def test_a_retained_graph_gives_its_gradients_again(case, reduction):
+    """The caller may write to those that it got, and may scale the second pass otherwise."""
+    operands = [t.requires_grad_() for t in case.operands((5, 100))]
+    out = ops.row_sum(case.name, operands, reduction=reduction).sum()
+    first = torch.autograd.grad(out, operands, retain_graph=True)
+    kept = [t.clone() for t in first]
+    for t in first:
+        t.zero_()
+    for factor in (2.0, 0.5):
+        again = torch.autograd.grad(factor * out, operands, retain_graph=True)
+        torch.testing.assert_close(list(again), [factor * t for t in kept], rtol=1e-14, atol=0)
+
+
+@each_case
 @pytest.mark.parametrize("shape", [(3, 5), (40, 20), (2, 5000)], ids=str)
 def test_same_bits_for_any_number_of_threads(case, shape, isa):
     operands = [t.repeat(9, 1) for t in case.operands(shape, torch.float32)]
