@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from ..reference import LOG_2PI
+from ..ops import row_sum
 from .log_likelihood import gaussian_log_prob
 
 
@@ -76,11 +76,11 @@ def kl_decomposition(
 
 
 def _of_pairs(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """log q(z_i|x_j) of each dimension, shape (B, B, L). Only what depends on both samples is computed for all pairs."""
+    """log q(z_i|x_j) of each dimension, shape (B, B, L)."""
     wide = torch.float64 if torch.float64 in (z.dtype, mu.dtype, logvar.dtype) else torch.float32
     z, mu, logvar = (t.to(wide) for t in (z, mu, logvar))
-    precision = torch.exp(-0.5 * logvar).clamp(max=torch.finfo(wide).max)  # infinite, it would make NaN of 0
-    return -0.5 * ((z[:, None] - mu) * precision).square() - 0.5 * (LOG_2PI + logvar)
+    pairs = (mu.expand(len(z), *mu.shape), z[:, None].expand(len(z), *mu.shape), logvar.expand(len(z), *mu.shape))
+    return row_sum("gaussian", pairs, reduction="elementwise")
 
 
 def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
