@@ -83,15 +83,11 @@ def _half_phi(scale: Tensor, prior_scale: Tensor) -> Tensor:
     ratio = scale / prior_scale
     near = (ratio > 0.71) & (ratio < 1.41)
     excess = torch.where(near, scale - prior_scale, 0.0) / torch.where(near, prior_scale, 1.0)
-
-    def unsigned(t: Tensor) -> Tensor:
-        return torch.where((ratio == 0) & (t < 0), -t, t)  # the ratio may be -0, whose logarithm is that of 0
-
-    lost = (ratio == 0) | ratio.isinf()  # there the ratio's derivative would be 0 * inf
+    lost = (ratio < 1e-18) | (ratio > 1e18)  # the ratio's derivative, or its inverse, may be 0 or infinite there
     log_far = torch.log(torch.where(near | lost, 1.0, ratio))
     # The phi is infinite for a prior_scale of 0, so its logarithm is left out there: inf - inf is no gradient.
-    log_prior = torch.log(torch.where(lost & (prior_scale != 0), unsigned(prior_scale), 1.0))
-    log_lost = torch.log(torch.where(lost, unsigned(scale), 1.0)) - log_prior
+    log_prior = torch.log(torch.where(lost & (prior_scale != 0), prior_scale, 1.0))
+    log_lost = torch.log(torch.where(lost, scale, 1.0)) - log_prior
     log_ratio = torch.where(lost, log_lost, log_far).clamp(max=1000)
     return torch.where(near, 0.5 * phi(2 * torch.log1p(excess)), 0.5 * (ratio * ratio - 1) - log_ratio)
 

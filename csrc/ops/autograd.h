@@ -17,10 +17,12 @@ inline bool is_batched(const Tensor& t) {
   return t.key_set().has_any(c10::DispatchKeySet({c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched}));
 }
 
-// Whether a backward pass must be differentiable itself (create_graph=True) or is batched (is_grads_batched=True).
+// Whether a backward pass must be differentiable itself (create_graph=True, forward-mode AD) or is batched
+// (is_grads_batched=True), or both (torch.func).
 inline bool needs_composite(at::TensorList upstream) {
-  bool composite = at::GradMode::is_enabled();
-  for (const Tensor& g : upstream) composite |= g.defined() && is_batched(g);
+  bool composite = at::GradMode::is_enabled() ||
+                   c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
+  for (const Tensor& g : upstream) composite |= g.defined() && (is_batched(g) || g._fw_grad(0).defined());
   return composite;
 }
 
@@ -31,10 +33,12 @@ inline bool fits_one_pass(const Tensor& t) {
   return t.scalar_type() != at::kHalf && !t.key_set().has(c10::DispatchKey::Python);
 }
 
-// A gradient as its caller may have it, who may write to it: an alias with a version counter of its own, so that a
-// retained graph does not see that.
-inline Tensor given_away(const Tensor& t) {
-  return at::GradMode::is_enabled() || is_batched(t) ? t : t.variable_data();
+// The gradients of the forward pass, given away: scaled in place, as aliases with version counters of their own. Their
+// caller may write to them, and a retained graph must not see that.
+inline void give_away(Tensors& gradients, const Tensor& factor) {
+  static const auto scale = find_operator<decltype(scale_)>("vaefast::scale_");
+  scale.call(gradients, factor);
+  for (Tensor& g : gradients) g = g.variable_data();
 }
 
 // Bit k is set where tensor k requires a gradient.

@@ -98,9 +98,8 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     const at::TensorList operands = saved.next(arity), latent = saved.next(inputs - arity);
     Tensors grads = saved.rest().vec();
     if (kept_suffice) {
-      static const auto scale = find_operator<decltype(scale_)>("vaefast::scale_");
-      data["has_gradients"] = false;  // given away, so a second pass computes them anew
-      scale.call(grads, grad);
+      data["has_gradients"] = false;  // a second pass computes them anew
+      give_away(grads, grad);
     } else {
       static const ElboVjpOp vjp("vaefast::elbo_vjp");
       const auto factors = data["factors"].toDoubleVector();
@@ -113,7 +112,7 @@ struct ElboLoss : torch::autograd::Function<ElboLoss> {
     TORCH_INTERNAL_ASSERT(int(grads.size()) == __builtin_popcountll(uint64_t(gradients)));
     auto next = grads.begin();
     for (size_t k = 0; k < inputs + 2; ++k) {
-      if (gradients >> k & 1) result[k] = given_away(*next++);
+      if (gradients >> k & 1) result[k] = *next++;
     }
     return result;
   }

@@ -21,7 +21,6 @@ struct ReducedTerm : torch::autograd::Function<ReducedTerm> {
     auto [value, grads] = row_sum_op().call(term, operands, mask, {}, reduction, batch_dims, target_scale,
                                             one_pass ? gradients : 0, true, spreads);
     ctx->set_materialize_grads(false);
-    if (gradients == 0) return {value};
     variable_list saved{or_undefined(mask)};
     append(saved, operands);
     append(saved, grads);
@@ -53,16 +52,16 @@ struct ReducedTerm : torch::autograd::Function<ReducedTerm> {
       static const auto vjp = find_operator<decltype(row_sum_vjp)>("vaefast::row_sum_vjp");
       grads = vjp.call(term, operands, mask, grad, reduction, batch_dims, target_scale, gradients, spreads);
     } else if (data["has_gradients"].toBool()) {
-      static const auto scale = find_operator<decltype(scale_)>("vaefast::scale_");
-      data["has_gradients"] = false;  // given away, so a second pass computes them anew
-      scale.call(grads, grad);
+      data["has_gradients"] = false;  // a second pass computes them anew
+      give_away(grads, grad);
     } else {
       grads = std::get<1>(row_sum_op().call(term, operands, mask, grad, reduction, batch_dims, target_scale, gradients,
                                             false, spreads));
     }
+    TORCH_INTERNAL_ASSERT(int(grads.size()) == __builtin_popcountll(uint64_t(gradients)));
     auto next = grads.begin();
     for (int64_t k = 0; k < arity; ++k) {
-      if (gradients >> k & 1) result[k] = given_away(*next++);
+      if (gradients >> k & 1) result[k] = *next++;
     }
     return result;
   }
@@ -78,7 +77,7 @@ Tensor reduced_term_value(std::string term, at::TensorList operands, const Optio
 
 Tensor reduced_term(std::string term, at::TensorList operands, const OptionalTensor& mask, std::string reduction,
                     int64_t batch_dims, double target_scale, int64_t spreads) {
-  if (at::GradMode::is_enabled()) {
+  if (at::GradMode::is_enabled() && required_gradients(operands) != 0) {
     return ReducedTerm::apply(operands, term, mask, reduction, batch_dims, target_scale, spreads)[0];
   }
   const at::AutoDispatchBelowADInplaceOrView guard;

@@ -15,7 +15,7 @@ NAMES = [name for name in library.build_info()["terms"] if name in TERMS]
 ISAS = library.build_info()["cpu_isas"]
 _INF, _NAN, _TINY, _MOST = np.inf, np.nan, 2.0**-126, 2.0**128 * (1 - 2.0**-24)
 _REAL = [0.0, -0.0, _INF, -_INF, _NAN, 1e-45, -1e-40, _TINY, _MOST, -_MOST, 1e20, -1e20, 88.7, -88.7, 104, -104, 1, -1]
-_SCALE = [0.0, 1.0, 1e-45, _TINY, 1e-8, 1 - 2.0**-24, 2.0, 1e20, -1.0, _INF, _NAN]
+_SCALE = [0.0, 1.0, 1e-45, _TINY, 1e-8, 1 - 2.0**-24, 2.0, 1e20, _INF, _NAN]
 _UNIT = [0.0, -0.0, 1.0, 0.5, _NAN, 1e-45, _TINY, 1e-8, 1 - 2.0**-24, 2.0, -1.0, _INF]
 EMPTY = 10**9  # calls from this index on have tensors without elements
 

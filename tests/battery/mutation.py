@@ -55,8 +55,8 @@ MUTANTS = (
     # operators and autograd
     Mutant("the sum for the mean", "csrc/ops/sweep.cpp", "return 1.0 / double(rows);", "return 1.0;", LOSSES),
     Mutant("beta dropped", "csrc/ops/loss.cpp", "kl.set_coef(scale * beta, kl_weight);", "kl.set_coef(scale, kl_weight);", LOSSES),
-    Mutant("upstream ignored", "csrc/ops/loss_autograd.cpp", "      scale.call(grads, grad);\n", "", LOSSES),
-    Mutant("upstream of a term ignored", "csrc/ops/term_autograd.cpp", "      scale.call(grads, grad);\n", "", TERMS),
+    Mutant("upstream ignored", "csrc/ops/loss_autograd.cpp", "      give_away(grads, grad);\n", "", LOSSES),
+    Mutant("upstream of a term ignored", "csrc/ops/term_autograd.cpp", "      give_away(grads, grad);\n", "", TERMS),
     Mutant("a term's gradients given twice", "csrc/ops/term_autograd.cpp", 'data["has_gradients"] = false;', "", TERMS),
     Mutant("gradients given away twice", "csrc/ops/loss_autograd.cpp", 'data["has_gradients"] = false;', "", LOSSES),
     Mutant("a second pass over constants", "csrc/ops/autograd.h", " && !t.key_set().has(c10::DispatchKey::Python)", "", "tests/matrix/test_compose.py -k double_backward"),

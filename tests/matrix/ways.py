@@ -151,6 +151,35 @@ def vmap_over_autograd(f: Function, args: tuple[Tensor, ...]) -> object:
     return torch.func.vmap(lambda v: torch.autograd.grad(value, inputs, v, retain_graph=True))(upstream)
 
 
+def _pulled_back(f: Function, args: tuple[Tensor, ...]) -> tuple[Callable[[Tensor], tuple[Tensor, ...]], Tensor]:
+    """The backward pass as a function of the gradient from above, and such a gradient."""
+    inputs = leaves(args)
+    value = f(*inputs)
+    upstream = torch.linspace(-1, 1, value.numel(), dtype=value.dtype).view(value.shape)
+    return lambda v: torch.autograd.grad(value, inputs, v, retain_graph=True), upstream
+
+
+def jvp_over_autograd(f: Function, args: tuple[Tensor, ...]) -> object:
+    pull_back, upstream = _pulled_back(f, args)
+    return torch.func.jvp(pull_back, (upstream,), (upstream.cos(),))
+
+
+def forward_mode_over_autograd(f: Function, args: tuple[Tensor, ...]) -> object:
+    pull_back, upstream = _pulled_back(f, args)
+    with forward_ad.dual_level():
+        return [tuple(forward_ad.unpack_dual(t)) for t in pull_back(forward_ad.make_dual(upstream, upstream.cos()))]
+
+
+def linear_over_autograd(f: Function, args: tuple[Tensor, ...]) -> object:
+    """A backward pass is linear in the gradient from above, so its derivative is itself."""
+    pull_back, upstream = _pulled_back(f, args)
+    return pull_back(upstream), pull_back(upstream.cos())
+
+
+def pairs_over_autograd(f: Function, args: tuple[Tensor, ...]) -> object:
+    return list(zip(*linear_over_autograd(f, args), strict=True))
+
+
 def twice_in_one_graph(f: Function, args: tuple[Tensor, ...]) -> object:
     torch._dynamo.reset()
     both = torch.compile(lambda *a: f(*a) + 2 * f(*a), fullgraph=True, dynamic=True, backend="aot_eager")
@@ -296,7 +325,8 @@ def rounded(dtype: torch.dtype) -> Callable[[Function, tuple[Tensor, ...]], obje
 WAYS = {
     reentrant_checkpoint: backward, plain_checkpoint: backward, saved_tensor_hooks: backward,
     compiled_autograd: backward, export: forward, export_strict: forward, batched_gradients: batched_gradients,
-    vmap_over_autograd: vmap_over_autograd, twice_in_one_graph: three_times,
+    vmap_over_autograd: vmap_over_autograd, jvp_over_autograd: linear_over_autograd,
+    forward_mode_over_autograd: pairs_over_autograd, twice_in_one_graph: three_times,
     retained_graph: retained_graph, expanded_gradient: expanded_gradient, strided_arguments: backward,
     inference_mode: forward, functionalize: forward, linearize: jvp, meta: meta, fake: meta, two_tensor: two_tensor,
     torch_function_subclass: parameters, parameters: parameters, sharded: unsharded, deep_copied: backward,

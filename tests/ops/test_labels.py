@@ -1,5 +1,7 @@
 """The cross entropy of many labels: torch's values and gradients, made in the forward pass."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import vaefast
+from tests import matrix
+from tests.matrix.operations import BATCH, D, Operation
 from vaefast import ops
 from vaefast.likelihoods import Categorical
 
@@ -24,6 +28,7 @@ VIEWS = {
 def node(monkeypatch):
     """Makes few labels count as many, and says whether a result is the node's."""
     monkeypatch.setattr(ops.labels, "_MANY", 1)
+    monkeypatch.setattr(ops.labels, "_CLASSES", 1)
     return lambda t: type(t.grad_fn).__name__ == "CrossEntropyBackward"
 
 
@@ -62,9 +67,27 @@ def test_second_derivatives_and_batches_of_gradients(node, shape):
     assert torch.autograd.gradgradcheck(lambda t: ops.cross_entropy(t, labels, PAD), logits)
 
 
+LABELS = torch.arange(BATCH).remainder(D).index_fill(0, torch.tensor([1, 4]), PAD)
+BY_LABEL = Operation(
+    "labels",
+    lambda logits: ops.cross_entropy(logits, LABELS, PAD),
+    lambda logits: F.cross_entropy(logits, LABELS, ignore_index=PAD, reduction="sum"),
+    ("logits",),
+)
+
+
+@pytest.mark.parametrize(
+    "mode", [m for m in matrix.modes() if not re.search("compile|sharded|meta|fake", m.name)], ids=lambda m: m.name
+)
+def test_every_way_of_calling_it(node, mode):
+    assert node(BY_LABEL.function(BY_LABEL.draw()[0].requires_grad_()))
+    assert matrix.outcome(mode, BY_LABEL)[0] == ("raises" if mode.name == "jvp_over_autograd" else "right")
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("wrong", [-1, 7])
-def test_what_is_no_label(node, wrong):
-    logits, labels = drawn((5, 7), pad=False)
+def test_what_is_no_label(node, shape, wrong):
+    logits, labels = drawn(shape, pad=False)
     labels[3] = wrong
     with pytest.raises(IndexError):
         ops.cross_entropy(logits.requires_grad_(), labels, PAD)

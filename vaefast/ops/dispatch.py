@@ -42,18 +42,6 @@ def needs_composite(*grads: Tensor | None) -> bool:
     return not torch.compiler.is_compiling() and any(g is not None and _is_batched(g) for g in grads)
 
 
-def traced_constant(number: float) -> float:
-    """Returns `number`, as a guarded constant if it is 1 or 1 / 255.
-
-    Under torch.compile(dynamic=True) a number may be a symbolic float, and a symbolic float cannot enter two
-    autograd.Functions of one graph (torch 2.13: "lift_tracked_freevar_to_input")."""
-    if torch.compiler.is_compiling():
-        for usual in (1.0, 1 / 255):
-            if number == usual:
-                return usual
-    return number
-
-
 def is_writable(prediction: Tensor, *others: Tensor | None) -> bool:
     """Whether the gradient may overwrite the prediction.
 

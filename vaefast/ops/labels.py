@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import library
 from .dispatch import has_kernel, needs_composite, needs_grad
-from .vjp import composite_vjp, fits_one_pass, scaled
+from .vjp import composite_vjp
 
-_MANY = 1 << 20  # logits. With fewer, the node's own calls take longer than the memory that they save
+_MANY, _CLASSES = 1 << 20, 16  # logits. With fewer, the node's own calls take longer than the memory that they save
 
 
 def _summed(logits: Tensor, labels: Tensor, ignored: int) -> Tensor:
@@ -25,10 +26,10 @@ def _with_gradient(logits: Tensor, labels: Tensor, ignored: int) -> tuple[Tensor
     value = F.nll_loss(log_probs, labels, ignore_index=ignored, reduction="sum")
     gradient, at = log_probs.exp_(), labels.unsqueeze(1)
     out = at == ignored
-    if out.any():
-        gradient.masked_fill_(out, 0)
-        at = at.masked_fill(out, 0)
-    return value, gradient.scatter_add_(1, at, out.to(gradient.dtype) - 1)
+    if not out.any():
+        return value, gradient.scatter_(1, at, -1.0, reduce="add")
+    gradient.masked_fill_(out, 0)
+    return value, gradient.scatter_add_(1, at.masked_fill(out, 0), out.to(gradient.dtype) - 1)
 
 
 class CrossEntropy(torch.autograd.Function):
@@ -49,13 +50,14 @@ class CrossEntropy(torch.autograd.Function):
         if ctx.spent:
             _, gradient = _with_gradient(logits, labels, ctx.ignored)
         ctx.spent = True
-        return *scaled([gradient], grad), None, None
+        library.scale_([gradient], grad)
+        return gradient.data, None, None  # an alias: its caller may write to it, and a retained graph must not see that
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, ignored: int) -> Tensor:
     """The sum of the losses of F.cross_entropy, for logits (N, C) or (N, C, T) on the CPU and int64 labels without the C.
     A label that is neither a class nor `ignored` raises IndexError."""
-    many = logits.numel() >= _MANY and fits_one_pass([logits])
+    many = logits.numel() >= _MANY and logits.shape[1] >= _CLASSES and not torch.compiler.is_compiling()
     if many and needs_grad([logits]) and has_kernel(logits):
         return CrossEntropy.apply(logits, labels, ignored)
     return _summed(logits, labels, ignored)

@@ -63,16 +63,24 @@ def implement(name: str, function: Callable[..., list[Tensor]]) -> None:
 TARGET: dict[str, int] = {term["name"]: term["target"] for term in _C.terms()}
 
 
+_LOG_SCALE, _PRIOR_LOG_SCALE, _SCALE = 1, 2, 4  # Spreads in csrc/ops/ops.h
+
+
 def spread_bits(spreads: Sequence[str]) -> int:
-    """How the latents' spreads are given, as csrc/ops/ops.h's bits. reference.kl_term says what `spreads` is."""
-    return 4 if "scale" in spreads else sum(1 << k for k, spread in enumerate(spreads) if spread == "log_scale")
+    """How the latents' spreads are given, for an operator. reference.kl_term says what `spreads` is."""
+    if "scale" in spreads:
+        return _SCALE
+    return sum(
+        bit for bit, spread in zip((_LOG_SCALE, _PRIOR_LOG_SCALE), spreads, strict=False) if spread == "log_scale"
+    )
 
 
 def spread_names(bits: int) -> tuple[str, str]:
-    """The inverse of `spread_bits`."""
-    if bits == 4:
+    """The names for these bits, q's and the prior's; the second means nothing where there is no prior."""
+    if bits == _SCALE:
         return ("scale", "scale")
-    return ("log_scale" if bits & 1 else "logvar", "log_scale" if bits & 2 else "logvar")
+    own, prior = (("log_scale" if bits & bit else "logvar") for bit in (_LOG_SCALE, _PRIOR_LOG_SCALE))
+    return own, prior
 
 
 def build_info() -> dict[str, Any]:

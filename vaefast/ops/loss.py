@@ -14,8 +14,8 @@ from torch import Tensor
 
 from .. import reference
 from . import library
-from .dispatch import has_kernel, is_writable, needs_composite, needs_grad, traced_constant
-from .vjp import composite_vjp, fits_one_pass, sum_of, swept
+from .dispatch import has_kernel, is_writable, needs_composite, needs_grad
+from .vjp import composite_vjp, sum_of, swept
 
 
 class LossOptions(NamedTuple):
@@ -135,12 +135,15 @@ def _traceable(options: LossOptions, device: torch.device) -> LossOptions:
     beta = options.beta
     if not isinstance(beta, Tensor) and beta != 1:
         beta = beta * torch.ones((), dtype=torch.float64, device=device)
-    return options._replace(beta=beta, target_scale=traced_constant(options.target_scale))
+    return options._replace(beta=beta)
 
 
 def _may_overwrite(inputs: Sequence[Tensor], others: Sequence[Tensor | None]) -> bool:
-    """Whether the gradient may be written over the prediction: one pass computes all that is asked for."""
+    """Whether the gradient may be written over the prediction: one pass computes all that is asked for, as fits_one_pass in
+    csrc/ops/autograd.h says."""
     _, *weights = others
-    if not needs_grad(inputs) or needs_grad(weights) or not fits_one_pass(inputs):
+    if torch.compiler.is_compiling() or not needs_grad(inputs) or needs_grad(weights):
+        return False
+    if any(t.dtype is torch.float16 for t in inputs):
         return False
     return is_writable(*inputs, *others)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import reference
 from . import library
-from .dispatch import has_kernel, traced_constant
+from .dispatch import has_kernel
 from .vjp import composite_vjp
 
 
@@ -49,5 +49,5 @@ def row_sum(
     """reference.row_sum as one fused operation."""
     if not has_kernel(operands[0]):
         return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale, spreads)
-    options = reduction, batch_dims, traced_constant(target_scale), library.spread_bits(spreads)
-    return library.reduced_term(term, operands, mask, *options)
+    bits = library.spread_bits(spreads)
+    return library.reduced_term(term, operands, mask, reduction, batch_dims, target_scale, bits)

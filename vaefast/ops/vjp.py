@@ -12,32 +12,10 @@ from . import library
 Grads = Sequence[Tensor | None]
 
 
-def bits(flags: tuple[bool, ...]) -> int:
-    return sum(1 << k for k, flag in enumerate(flags) if flag)
-
-
-def fits_one_pass(operands: Sequence[Tensor]) -> bool:
-    """Whether the forward pass may compute the gradients already.
-
-    float16 gradients wait for the backward pass, because without the factor of a GradScaler they would underflow. Under
-    torch.compile a double backward would take gradients of the forward pass for constants and be silently wrong."""
-    if torch.compiler.is_compiling():
-        return False
-    for t in operands:  # noqa: SIM110  a loop, because a generator would cost as much as the rest of the call
-        if t.dtype is torch.float16:
-            return False
-    return True
-
-
-def spread(grads: Sequence[Tensor | None], needed: tuple[bool, ...]) -> list[Tensor | None]:
+def in_slots(grads: Sequence[Tensor | None], needed: tuple[bool, ...]) -> list[Tensor | None]:
     """Returns one slot per input: its gradient, or None where none is needed."""
     rest = iter(grads)
     return [next(rest) if flag else None for flag in needed]
-
-
-def scaled(buffers: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
-    library.scale_(list(buffers), grad)
-    return [b.data for b in buffers]  # aliases, so that changing a gradient in place does not invalidate the graph
 
 
 def composite_vjp(
@@ -47,17 +25,22 @@ def composite_vjp(
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         aliases = [t.view_as(t) if isinstance(t, Tensor) else t for t in inputs]  # one tensor may be two of the inputs
+        wanted = [t for t, flag in zip(aliases, needed, strict=True) if flag]
+        if not all(t.requires_grad for t in wanted):  # otherwise the gradients would be 0
+            raise NotImplementedError(
+                "vaefast: torch.func.jvp and torch.func.grad cannot differentiate a backward pass of a graph that was made "
+                "outside of them; compute the loss inside, or use torch.autograd.forward_ad or create_graph=True"
+            )
         outputs = function(*aliases)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     # Some outputs do not depend on what requires a gradient, such as the KL on the prediction.
     pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad]
-    wanted = [t for t, flag in zip(aliases, needed, strict=True) if flag]
     if not pairs:
-        return spread([torch.zeros_like(t) for t in wanted], needed)
+        return in_slots([torch.zeros_like(t) for t in wanted], needed)
     result = torch.autograd.grad(
         [o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=create_graph, materialize_grads=True
     )
-    return spread(result, needed)
+    return in_slots(result, needed)
 
 
 def sum_of(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -72,12 +55,12 @@ def swept(
     batch_dims: int,
     target_scale: float,
     needed: tuple[bool, ...],
-    reduction: str = "none",
     spreads: int = 0,
 ) -> list[Tensor | None]:
     """The gradients of a term for the upstream gradient `coef`, by a new sweep."""
     if coef is None or not any(needed):
         return [None] * len(needed)
-    options = reduction, batch_dims, target_scale, bits(needed), False, spreads
+    gradients = sum(1 << k for k, flag in enumerate(needed) if flag)
+    options = "none", batch_dims, target_scale, gradients, False, spreads
     _, grads = library.row_sum(term, operands, mask, coef, *options)
-    return spread(grads, needed)
+    return in_slots(grads, needed)

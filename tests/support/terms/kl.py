@@ -94,13 +94,13 @@ def gaussian_kl_pair_scale(mu: Array, scale: Array, prior_mu: Array, prior_scale
 
 
 def _scale_bounds(operands: Sequence[Array], value: Array, d: Sequence[Array]) -> tuple[list[Array], Array]:
-    proper = (operands[1] > 1e-15) & (operands[1] < 1e15)
+    proper = (operands[1] > 1e-18) & (operands[1] < 1e18)
     return [7 * ulps(value), np.zeros_like(value), 3 * ulps(d[1])], proper
 
 
 def _scale_pair_bounds(operands: Sequence[Array], value: Array, d: Sequence[Array]) -> tuple[list[Array], Array]:
     slope, last = 4 * np.abs(d[0]), 4 * (np.abs(d[3]) + 2 * np.abs(d[1] * operands[1] / operands[3]))
-    proper = (operands[1] > 1e-12) & (operands[1] < 1e12) & (operands[3] > 1e-12) & (operands[3] < 1e12)
+    proper = (operands[1] > 1e-18) & (operands[1] < 1e18) & (operands[3] > 1e-18) & (operands[3] < 1e18)
     return [9 * ulps(value), slope, 4 * ulps(d[1]), slope, last], proper
 
 
@@ -112,7 +112,7 @@ def _scale_regimes(n: int, g: torch.Generator) -> Ranges:
     for s in (1e-4, 1e-2, 0.5):
         yield f"log sigma ~ {s:g} N", (normal(n, g, s), normal(n, g, s).exp())
         yield f"mu 0, log sigma ~ {s:g} N", (torch.zeros(n), normal(n, g, s).exp())
-    yield "1e-12 < sigma < 1e12", (normal(n, g, 10.0), _scales(n, g, 1e-12, 1e12))
+    yield "1e-18 < sigma < 1e18", (normal(n, g, 10.0), _scales(n, g, 1e-18, 1e18))
     yield "mu 0, 0.5 < sigma < 2", (torch.zeros(n), _scales(n, g, 0.5, 2.0))
 
 
@@ -121,8 +121,8 @@ def _scale_pair_regimes(n: int, g: torch.Generator) -> Ranges:
         prior_mu, prior_scale = normal(n, g, 1.0), _scales(n, g, 0.1, 3.0)
         near = (prior_mu + normal(n, g, s), prior_scale * normal(n, g, s).exp(), prior_mu, prior_scale)
         yield f"q - p ~ {s:g} N", near
-    wide = [_scales(n, g, 1e-6, 1e6) for _ in range(2)]
-    yield "1e-6 < sigma < 1e6", (normal(n, g, 5.0), wide[0], normal(n, g, 5.0), wide[1])
+    wide = [_scales(n, g, 1e-18, 1e18) for _ in range(2)]
+    yield "1e-18 < sigma < 1e18", (normal(n, g, 5.0), wide[0], normal(n, g, 5.0), wide[1])
 
 
 def _eager_scale(mu: Tensor, scale: Tensor) -> Tensor:
