@@ -58,6 +58,8 @@ MUTANTS = (
     Mutant("upstream ignored", "csrc/ops/loss_autograd.cpp", "      give_away(grads, grad);\n", "", LOSSES),
     Mutant("upstream of a term ignored", "csrc/ops/term_autograd.cpp", "      give_away(grads, grad);\n", "", TERMS),
     Mutant("a term's gradients given twice", "csrc/ops/term_autograd.cpp", 'data["has_gradients"] = false;', "", TERMS),
+    Mutant("a gradient by labels given twice", "vaefast/ops/labels.py", "        ctx.spent = True\n", "", "tests/ops/test_labels.py"),
+    Mutant("a gradient of ignored labels", "vaefast/ops/labels.py", "    gradient.masked_fill_(out, 0)\n", "", "tests/ops/test_labels.py"),
     Mutant("gradients given away twice", "csrc/ops/loss_autograd.cpp", 'data["has_gradients"] = false;', "", LOSSES),
     Mutant("a second pass over constants", "csrc/ops/autograd.h", " && !t.key_set().has(c10::DispatchKey::Python)", "", "tests/matrix/test_compose.py -k double_backward"),
     Mutant("transforms unseen", "vaefast/ops/dispatch.py", "in library.DEVICES and not transformed()", "in library.DEVICES", "tests/matrix/test_compose.py -k eager"),

@@ -311,6 +311,7 @@ def test_ahead_of_time():
                 ELBOLoss()(logits, x, mu, logvar, beta=0.5, **prior),
                 ELBOLoss()(logits, x, mu, scale=sigma),
                 ELBOLoss(likelihood="gaussian", reduction="sum")(logits, x, mu, log_scale=logvar),
+                ELBOLoss()(logits, x, mu, logvar, mask=x > 0.5, weight=x[:, 0], return_parts=True)[1].log_likelihood,
                 VF.bernoulli_log_likelihood(logits, x),
                 VF.gaussian_kl(mu, logvar, **prior),
                 VF.gaussian_kl(mu, scale=sigma),
