@@ -121,8 +121,8 @@ def _scale_pair_regimes(n: int, g: torch.Generator) -> Ranges:
         prior_mu, prior_scale = normal(n, g, 1.0), _scales(n, g, 0.1, 3.0)
         near = (prior_mu + normal(n, g, s), prior_scale * normal(n, g, s).exp(), prior_mu, prior_scale)
         yield f"q - p ~ {s:g} N", near
-    wide = [_scales(n, g, 1e-9, 1e9) for _ in range(2)]
-    yield "1e-9 < sigma < 1e9", (normal(n, g, 5.0), wide[0], normal(n, g, 5.0), wide[1])
+    wide = [_scales(n, g, 1e-6, 1e6) for _ in range(2)]
+    yield "1e-6 < sigma < 1e6", (normal(n, g, 5.0), wide[0], normal(n, g, 5.0), wide[1])
 
 
 def _eager_scale(mu: Tensor, scale: Tensor) -> Tensor:
