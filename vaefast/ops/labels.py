@@ -13,7 +13,8 @@ from . import library
 from .dispatch import has_kernel, needs_composite, needs_grad
 from .vjp import composite_vjp
 
-_MANY, _CLASSES = 1 << 20, 16  # logits. With fewer, the node's own calls take longer than the memory that they save
+# With fewer logits, or fewer for each label, the node's own calls take longer than the memory that they save.
+_MANY, _CLASSES = 1 << 20, 16
 
 
 def _summed(logits: Tensor, labels: Tensor, ignored: int) -> Tensor:

@@ -110,10 +110,10 @@ struct GaussianKlPairScale : ElementwiseTerm {
     const T ratio = scale / prior_scale, excess = (scale - prior_scale) / prior_scale;
     const SquaredRatio<T> r(ratio, prior_scale == T(INFINITY) ? ratio - T(1) : excess, log_ratio);
     d[0] = z == T(0) ? z : z / prior_scale;
-    const bool large = ratio > T(1.41);  // a square may be infinite where the gradients are not, also that of z
+    // The square of the ratio, or of z, may be infinite where the gradients are not. 0 * expm1 keeps its NaN.
+    const bool large = ratio > T(1.41), far = math::abs(z) > T(1e9);
     d[1] = (large ? ratio - T(1) / ratio : r.expm1) / (large ? prior_scale : scale);
     d[2] = -d[0];
-    const bool far = math::abs(z) > T(1e9);
     d[3] = large || far ? -((large ? ratio * d[1] : T(0) * r.expm1) + z * d[0]) : -(r.expm1 + z * z) / prior_scale;
     return T(0.5) * (z * z + r.phi);
   }
