@@ -133,3 +133,19 @@ def test_weights_of_both_sides():
     each = zip(*(torch.autograd.grad(t.sum(), leaves) for t in (got, whole)), (0.1, 0.1, 0.5, 0.5), strict=True)
     for a, b, factor in each:
         torch.testing.assert_close(a, factor * b)
+
+
+@pytest.mark.parametrize(
+    ("difference", "scale", "prior_scale"), [(0, 1e30, 1e10), (0, 3e38, 1e15), (1e25, 1, 1e5), (0, 1e20, 1e5)]
+)
+def test_gradients_whose_squares_overflow(difference, scale, prior_scale):
+    """The KL is infinite in float32, and its gradients are not."""
+    narrow = [torch.tensor([[v]], requires_grad=True) for v in (float(difference), float(scale), 0.0, prior_scale)]
+    wide = [t.detach().double().requires_grad_() for t in narrow]
+
+    def gradients(leaves):
+        mu, s, prior_mu, prior = leaves
+        return torch.autograd.grad(VF.gaussian_kl(mu, prior_mu=prior_mu, scale=s, prior_scale=prior).sum(), leaves)
+
+    for got, true in zip(gradients(narrow), gradients(wide), strict=True):
+        torch.testing.assert_close(got.double(), true, rtol=1e-6, atol=0)
