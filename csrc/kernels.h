@@ -14,16 +14,17 @@
 
 namespace vaefast {
 
-enum class DType : int8_t { f32, f64, bf16, f16, u8 };  // u8 also stands for bool
+enum class DType : int8_t { f32, f64, bf16, f16, u8, i16, i32, i64 };  // u8 also stands for bool; integers hold data
+constexpr int kDTypes = 8, kFloatingDTypes = 4;
 
 inline int64_t itemsize(DType dtype) {
-  constexpr int64_t bytes[] = {4, 8, 2, 2, 1};
+  constexpr int64_t bytes[kDTypes] = {4, 8, 2, 2, 1, 2, 4, 8};
   return bytes[int(dtype)];
 }
 
 // Element (r, c) lies at data + (r * row_stride + c * col_stride) * itemsize; col_stride is 0 or 1. Where a view is
 // read, a stride of 0 broadcasts. Where it is written, a stride of 0 sums, which is the adjoint of broadcasting: over
-// the row for col_stride 0, over everything for both 0. A gradient is either elementwise or summed over everything.
+// each row for col_stride 0, over each column for row_stride 0, over everything for both 0.
 struct View {
   void* data = nullptr;  // null: not given, or not wanted
   DType dtype = DType::f32;
@@ -73,14 +74,18 @@ struct SweepArgs {
   Sampling sampling;
 
   VAEFAST_HD bool sums_value() const { return term >= 0 && value.col_stride == 0 && (value.data || wants_total()); }
-  VAEFAST_HD bool sums_gradient(int k) const { return grad[k].data && grad[k].col_stride == 0; }
+  // Whether the gradient by operand k is summed over everything, over each row, or over each column.
+  VAEFAST_HD bool sums_gradient(int k) const { return grad[k].data && !grad[k].col_stride && !grad[k].row_stride; }
+  VAEFAST_HD bool sums_rows(int k) const { return grad[k].data && !grad[k].col_stride && grad[k].row_stride; }
+  VAEFAST_HD bool sums_columns(int k) const { return grad[k].data && grad[k].col_stride && !grad[k].row_stride; }
   VAEFAST_HD bool wants_total() const { return total || loss.data; }
 };
 
 namespace cpu {
 
 // A sweep is cut into tiles by its shape alone. Each tile's sums go to their own slots of `partial`, and `finish` adds
-// them in order. So any number of threads gives the same bits, whichever thread runs a tile.
+// them in order. So any number of threads gives the same bits, whichever thread runs a tile. Tiles of a group of rows
+// whose columns are summed share slots, and one thread runs them in order.
 int64_t partial_count(const SweepArgs& args);
 void finish(const SweepArgs& args, double* partial);
 
@@ -88,8 +93,8 @@ void finish(const SweepArgs& args, double* partial);
 // thread's caches may still hold, and then what is left of the others. So a thread that starts late, or shares its core
 // with a data loader, does less, and one that never starts is not missed. most_parts: more threads than that do not
 // pay.
-struct alignas(64) Taken {  // how many tiles of one part are taken; on a cache line of its own
-  std::atomic<int64_t> tiles = 0;
+struct alignas(64) Taken {  // how many units of tiles of one part are taken; on a cache line of its own
+  std::atomic<int64_t> units = 0;
 };
 int64_t most_parts(const SweepArgs& args);
 void run_part(const SweepArgs& args, double* partial, Taken* taken, int64_t parts, int64_t own);

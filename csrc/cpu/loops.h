@@ -5,7 +5,8 @@
 
 namespace vaefast::cpu {
 
-constexpr int64_t kTile = 1024;  // elements: two float operands with a gradient and the value take 16 KB of L1
+constexpr int64_t kTile = 1024;    // elements: two float operands with a gradient and the value take 16 KB of L1
+constexpr int64_t kFewCounts = 3;  // zeros are computed apart where at most 1 in so many data is not 0
 
 // Loops that compute in T (float or double), over contiguous arrays of T.
 template <class T>
@@ -19,14 +20,17 @@ struct Loops {
   // operand k
   using Map = void (*)(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient);
 
-  Load load[5];    // by DType
-  Store store[4];  // by DType, floating ones
+  Load load[kDTypes];
+  Store store[kFloatingDTypes];
   Prepare prepare[Terms::size];
-  Map value[Terms::size];  // no gradient
-  Map first[Terms::size];  // value, and gradient by the first operand
-  Map all[Terms::size];    // value, and gradient by every operand
+  Map value[Terms::size];       // no gradient
+  Map first[Terms::size];       // value, and gradient by the first operand
+  Map parameters[Terms::size];  // value, and gradient by every operand but the data
+  Map all[Terms::size];         // value, and gradient by every operand
   // to[r * stride] = the sum of row r, in a fixed order: pairs in T, then lanes in double
   void (*sums)(const T* x, int64_t rows, int64_t cols, double* to, int64_t stride);
+  // to[c] = the sum of column c, or to[c] += that sum
+  void (*column_sums)(const T* x, int64_t rows, int64_t cols, bool add, double* to);
   void (*multiply)(T* x, const T* by, int64_t n);    // x *= by
   void (*keep)(T* x, const T* mask, int64_t n);      // x = mask != 0 ? x : 0
   void (*stddev)(const T* logvar, int64_t n, T* s);  // exp(logvar / 2)

@@ -6,6 +6,9 @@ inline double widen(double x) { return x; }
 inline float widen(math::bfloat16 x) { return math::to_float(x); }
 inline float widen(math::float16 x) { return math::to_float(x); }
 inline float widen(uint8_t x) { return float(x); }
+inline float widen(int16_t x) { return float(x); }
+inline double widen(int32_t x) { return double(x); }
+inline double widen(int64_t x) { return double(x); }
 
 template <class To, class From>
 inline To narrow(From x) {
@@ -47,22 +50,55 @@ void prepare(const T* const* operand, int64_t n, T* value) {
   prepare_from<Term>(operand, n, value, typename Term::prepared_from());
 }
 
-template <class Term, class T, int gradients, size_t... k>
+// Bit k of `gradients` asks for the gradient by operand k. With `zeros`, all data are taken for 0.
+template <class Term, class T, int gradients, bool zeros, size_t... k>
 inline void map_from(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient, Operands<k...>) {
   const T* const in[] = {operand[k]...};
-  T* const out[] = {(k < gradients ? gradient[k] : nullptr)...};
+  T* const out[] = {(gradients >> k & 1 ? gradient[k] : nullptr)...};
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
+    const T x[] = {(zeros && int(k) == Term::target ? T(0) : in[k][i])...};
     T d[Term::arity];
-    if constexpr (kPrepares<Term>) value[i] = Term::evaluate(in[k][i]..., value[i], d);
-    else value[i] = Term::evaluate(in[k][i]..., d);
-    ((k < gradients ? void(out[k][i] = coef * d[k]) : void()), ...);
+    if constexpr (kPrepares<Term>) value[i] = Term::evaluate(x[k]..., value[i], d);
+    else value[i] = Term::evaluate(x[k]..., d);
+    ((gradients >> k & 1 ? void(out[k][i] = coef * d[k]) : void()), ...);
   }
+}
+
+// Where most data are 0: all of them are taken for 0, which is less arithmetic, and the others are then computed by
+// themselves. They are copied first, because a gradient may overwrite its operand.
+template <class Term, class T, int gradients, size_t... k>
+inline bool map_zeros(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient, Operands<k...> all) {
+  uint16_t place[kTile];
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    place[count] = uint16_t(i);
+    count += operand[Term::target][i] != T(0);
+  }
+  if (count > n / kFewCounts) return false;
+  alignas(64) T in[Term::arity][kTile / kFewCounts], out[Term::arity][kTile / kFewCounts], v[kTile / kFewCounts];
+  for (int64_t j = 0; j < count; ++j) ((in[k][j] = operand[k][place[j]]), ...);
+  if constexpr (kPrepares<Term>) {
+    for (int64_t j = 0; j < count; ++j) v[j] = value[place[j]];
+  }
+  map_from<Term, T, gradients, true>(operand, n, coef, value, gradient, all);
+  const T* const some[] = {in[k]...};
+  T* const of_some[] = {out[k]...};
+  map_from<Term, T, gradients, false>(some, count, coef, v, of_some, all);
+  for (int64_t j = 0; j < count; ++j) {
+    value[place[j]] = v[j];
+    ((gradients >> k & 1 ? void(gradient[k][place[j]] = out[k][j]) : void()), ...);
+  }
+  return true;
 }
 
 template <class Term, class T, int gradients>
 void map(const T* const* operand, int64_t n, T coef, T* value, T* const* gradient) {
-  map_from<Term, T, gradients>(operand, n, coef, value, gradient, AllOperands<Term>());
+  constexpr AllOperands<Term> all;
+  if constexpr (Term::mostly_zeros) {
+    if (map_zeros<Term, T, gradients>(operand, n, coef, value, gradient, all)) return;
+  }
+  map_from<Term, T, gradients, false>(operand, n, coef, value, gradient, all);
 }
 
 template <class T>
@@ -89,6 +125,15 @@ template <class T>
 void sums(const T* x, int64_t rows, int64_t cols, double* to, int64_t stride) {
   // A sum is never -0, so 0 is added to a single element.
   for (int64_t r = 0; r < rows; ++r) to[r * stride] = cols == 1 ? 0.0 + double(x[r]) : sum(x + r * cols, cols);
+}
+
+template <class T>
+void column_sums(const T* x, int64_t rows, int64_t cols, bool add, double* to) {
+  for (int64_t c = 0; c < cols && !add; ++c) to[c] = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+#pragma GCC ivdep
+    for (int64_t c = 0; c < cols; ++c) to[c] += double(x[r * cols + c]);
+  }
 }
 
 template <class T>
@@ -179,13 +224,16 @@ void normals(uint64_t seed, uint64_t offset, uint64_t first_block, int64_t block
 
 template <class T, class... Term>
 constexpr Loops<T> loops(TermList<Term...>) {
-  return {{load<float>, load<double>, load<math::bfloat16>, load<math::float16>, load<uint8_t>},
+  return {{load<float>, load<double>, load<math::bfloat16>, load<math::float16>, load<uint8_t>, load<int16_t>,
+           load<int32_t>, load<int64_t>},
           {store<float>, store<double>, store<math::bfloat16>, store<math::float16>},
           {prepare<Term, T>...},
           {map<Term, T, 0>...},
           {map<Term, T, 1>...},
-          {map<Term, T, Term::arity>...},
+          {map<Term, T, parameters_of<Term>()>...},
+          {map<Term, T, (1 << Term::arity) - 1>...},
           sums,
+          column_sums,
           multiply,
           keep,
           stddev,

@@ -6,20 +6,20 @@
 
 namespace vaefast::cpu {
 
-inline int operand_count(const SweepArgs& a) { return a.term < 0 ? 2 : Terms::arity[a.term]; }
-
 template <class T>
 class TileRunner {
  public:
   TileRunner(const SweepArgs& args, const Loops<T>& loops, Normals normals, double* partial)
       : a_(args), tiling_(args), loops_(loops), normals_(normals), partial_(partial), far_(is_far(args)) {}
 
-  void run(const Tile& t) {
+  // `group` is that of the tile's rows, and `first` says whether the tile is the group's first in its columns.
+  void run(const Tile& t, int64_t group, bool first) {
     const int operands = operand_count(a_);
     for (int k = 0; k < operands; ++k) {
       const View& g = a_.grad[k];
       operand_[k] = gather(loops_, a_.operand[k], t, a_.factor[k], operand_buffer_[k]);
-      gradient_[k] = g.data && is_direct<T>(g, t) ? reinterpret_cast<T*>(at(g, t.row, t.col)) : gradient_buffer_[k];
+      const bool direct = g.data && !a_.sums_columns(k) && is_direct<T>(g, t);
+      gradient_[k] = direct ? reinterpret_cast<T*>(at(g, t.row, t.col)) : gradient_buffer_[k];
     }
     if (a_.term >= 0) apply_term(t, operands);
     if (a_.sampling.samples > 0) sample(t);
@@ -34,8 +34,13 @@ class TileRunner {
     }
     for (int k = 0; k < operands; ++k) {
       if (!a_.grad[k].data) continue;
+      if (a_.sums_columns(k)) {
+        loops_.column_sums(gradient_[k], t.rows, t.cols, !first, partial + group * a_.cols + t.col);
+        partial += tiling_.groups * a_.cols;
+        continue;
+      }
       scatter(loops_, gradient_[k], a_.grad[k], t, partial, tiling_.col_tiles);
-      if (a_.sums_gradient(k)) partial += a_.rows * tiling_.col_tiles;
+      if (a_.grad[k].col_stride == 0) partial += a_.rows * tiling_.col_tiles;
     }
   }
 
@@ -45,12 +50,14 @@ class TileRunner {
   }
 
   void apply_term(const Tile& t, int operands) {
-    bool any = false, beyond_first = false;
-    for (int k = 0; k < operands; ++k) {
-      any |= a_.grad[k].data != nullptr;
-      beyond_first |= k > 0 && a_.grad[k].data;
-    }
-    const auto* map = !any ? loops_.value : beyond_first ? loops_.all : loops_.first;
+    int wanted = 0;
+    for (int k = 0; k < operands; ++k) wanted |= (a_.grad[k].data != nullptr) << k;
+    const int parameters = Terms::parameters[a_.term], every = (1 << operands) - 1;
+    const int computed = wanted <= 1 ? wanted : wanted & ~parameters ? every : parameters;
+    const auto* map = computed == 0            ? loops_.value
+                      : computed == 1          ? loops_.first
+                      : computed == parameters ? loops_.parameters
+                                               : loops_.all;
     const int64_t n = t.size();
     const bool uniform = has_uniform_coef(t);
     T coef = T(a_.scale);
@@ -61,19 +68,23 @@ class TileRunner {
     }
     evaluate(t, operands, map[a_.term], coef);
 
-    const int computed = !any ? 0 : beyond_first ? operands : 1;
-    if (!uniform && computed > 0) {
+    const auto each_gradient = [&](auto change) {
+      for (int k = 0; k < operands; ++k) {
+        if (computed >> k & 1) change(k);
+      }
+    };
+    if (!uniform && computed != 0) {
       const T* c = gather(loops_, a_.coef, t, 1, scratch_);
-      for (int k = 0; k < computed; ++k) loops_.multiply(gradient_[k], c, n);
+      each_gradient([&](int k) { loops_.multiply(gradient_[k], c, n); });
     }
     if (a_.mask.data) {
       const T* mask = gather(loops_, a_.mask, t, 1, scratch_);
       loops_.keep(value_, mask, n);
-      for (int k = 0; k < computed; ++k) loops_.keep(gradient_[k], mask, n);
+      each_gradient([&](int k) { loops_.keep(gradient_[k], mask, n); });
     }
-    for (int k = 0; k < computed; ++k) {  // the chain rule through the factors
+    each_gradient([&](int k) {  // the chain rule through the factors
       if (a_.factor[k] != 1) loops_.load[int(kComputeType<T>)](gradient_[k], 1, n, a_.factor[k], gradient_[k]);
-    }
+    });
   }
 
   void evaluate(const Tile& t, int operands, typename Loops<T>::Map map, T coef) {

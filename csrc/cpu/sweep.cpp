@@ -7,26 +7,23 @@
 namespace vaefast::cpu {
 namespace {
 
-// How many tiles a thread takes at once, and is started for: about 16 thousand elements, which take a few times as long
-// as starting it.
-constexpr int64_t kGrain = 16;
-
-int64_t tile_count(const Tiling& tiling) { return tiling.row_tiles * tiling.col_tiles; }
+// How many units a thread takes at once, and is started for: those of 16 tiles, about 16 thousand elements, which take
+// a few times as long as starting it.
+int64_t grain(const Tiling& tiling) { return std::max<int64_t>(1, 16 / tiling.unit_size()); }
 
 template <class T>
 void run(const SweepArgs& a, const Loops<T>& loops, Normals normals, double* partial, Taken* taken, int64_t parts,
          int64_t own) {
   const Tiling tiling(a);
-  const int64_t tiles = tile_count(tiling);
+  const int64_t units = tiling.units(), taken_at_once = grain(tiling);
   TileRunner<T> runner(a, loops, normals, partial);
   for (int64_t k = own; k < own + parts; ++k) {
-    const int64_t part = k % parts, first = tiles * part / parts, end = tiles * (part + 1) / parts;
-    std::atomic<int64_t>& next = taken[part].tiles;
+    const int64_t part = k % parts, first = units * part / parts, end = units * (part + 1) / parts;
+    std::atomic<int64_t>& next = taken[part].units;
     while (first + next.load(std::memory_order_relaxed) < end) {  // a part that is used up is not written to
-      const int64_t begin = first + next.fetch_add(kGrain, std::memory_order_relaxed);
-      for (int64_t i = begin; i < std::min(begin + kGrain, end); ++i) {
-        const int64_t row = i / tiling.col_tiles * tiling.rows_per_tile, col = i % tiling.col_tiles * kTile;
-        runner.run({row, col, std::min(tiling.rows_per_tile, a.rows - row), std::min(kTile, a.cols - col)});
+      const int64_t begin = first + next.fetch_add(taken_at_once, std::memory_order_relaxed);
+      for (int64_t i = begin; i < std::min(begin + taken_at_once, end); ++i) {
+        tiling.each_tile(i, [&](const Tile& t, int64_t group, bool is_first) { runner.run(t, group, is_first); });
       }
     }
   }
@@ -54,12 +51,19 @@ double total(const SweepArgs& a, const double* row_sums) {
 
 }  // namespace
 
-int64_t most_parts(const SweepArgs& a) { return (tile_count(Tiling(a)) + kGrain - 1) / kGrain; }
+int64_t most_parts(const SweepArgs& a) {
+  const Tiling tiling(a);
+  return (tiling.units() + grain(tiling) - 1) / grain(tiling);
+}
 
 int64_t partial_count(const SweepArgs& a) {
-  int64_t outputs = a.sums_value();
-  for (int k = 0; k < operand_count(a); ++k) outputs += a.sums_gradient(k);
-  return outputs * a.rows * Tiling(a).col_tiles;
+  const Tiling tiling(a);
+  int64_t rows = a.sums_value(), columns = 0;
+  for (int k = 0; k < operand_count(a); ++k) {
+    rows += a.sums_gradient(k) || a.sums_rows(k);
+    columns += a.sums_columns(k);
+  }
+  return rows * a.rows * tiling.col_tiles + columns * tiling.groups * a.cols;
 }
 
 void run_part(const SweepArgs& a, double* partial, Taken* taken, int64_t parts, int64_t own) {
@@ -70,7 +74,8 @@ void run_part(const SweepArgs& a, double* partial, Taken* taken, int64_t parts, 
 
 void finish(const SweepArgs& a, double* partial) {
   const Loops<double>& loops = active_isa().wide;
-  const int64_t col_tiles = Tiling(a).col_tiles;
+  const Tiling tiling(a);
+  const int64_t col_tiles = tiling.col_tiles;
   // Leaves the row sums in the first a.rows slots of the output that `partial` points at.
   const auto add_tiles = [&] {
     for (int64_t r = 0; r < a.rows && col_tiles != 1; ++r) {
@@ -90,12 +95,22 @@ void finish(const SweepArgs& a, double* partial) {
     partial += a.rows * col_tiles;
   }
   for (int k = 0; k < operand_count(a); ++k) {
-    if (!a.sums_gradient(k)) continue;
-    add_tiles();
     const View& g = a.grad[k];
-    const double sum = sum_of(partial, a.rows);
-    loops.store[int(g.dtype)](&sum, 1, g.data);
-    partial += a.rows * col_tiles;
+    if (a.sums_columns(k)) {
+      if (a.rows == 0) std::fill_n(partial, a.cols, 0.0);  // no tile has written them
+      loops.column_sums(partial + a.cols, tiling.groups - 1, a.cols, true, partial);
+      loops.store[int(g.dtype)](partial, a.cols, g.data);
+      partial += tiling.groups * a.cols;
+    } else if (a.sums_gradient(k) || a.sums_rows(k)) {
+      add_tiles();
+      if (a.sums_rows(k)) {
+        loops.store[int(g.dtype)](partial, a.rows, g.data);
+      } else {
+        const double sum = sum_of(partial, a.rows);
+        loops.store[int(g.dtype)](&sum, 1, g.data);
+      }
+      partial += a.rows * col_tiles;
+    }
   }
 }
 

@@ -8,21 +8,53 @@
 
 namespace vaefast::cpu {
 
-// A tile is whole rows where rows are short, and part of one row where they are long.
-struct Tiling {
-  int64_t rows_per_tile, row_tiles, col_tiles;
-
-  explicit Tiling(const SweepArgs& a) {
-    rows_per_tile = std::max<int64_t>(1, kTile / std::max<int64_t>(1, a.cols));
-    row_tiles = (a.rows + rows_per_tile - 1) / rows_per_tile;
-    col_tiles = std::max<int64_t>(1, (a.cols + kTile - 1) / kTile);  // also for empty rows, which have a sum
-  }
-};
+inline int operand_count(const SweepArgs& a) { return a.term < 0 ? 2 : Terms::arity[a.term]; }
 
 struct Tile {
   int64_t row, col, rows, cols;  // first row and column, and how many
 
   int64_t size() const { return rows * cols; }
+};
+
+// A tile is whole rows where rows are short, and part of one row where they are long. A thread runs a unit of tiles at
+// a time: one tile, or where a gradient is summed over columns, those of a group of rows in the same columns.
+struct Tiling {
+  static constexpr int64_t kGroup = 16, kMostGroups = 64;  // row tiles of a group, and groups whose sums memory holds
+
+  int64_t rows_per_tile, row_tiles, col_tiles, groups, strips;
+
+  explicit Tiling(const SweepArgs& a) : rows_(a.rows), cols_(a.cols) {
+    rows_per_tile = std::max<int64_t>(1, kTile / std::max<int64_t>(1, a.cols));
+    row_tiles = (a.rows + rows_per_tile - 1) / rows_per_tile;
+    col_tiles = std::max<int64_t>(1, (a.cols + kTile - 1) / kTile);  // also for empty rows, which have a sum
+    bool columns = false;
+    for (int k = 0; k < operand_count(a); ++k) columns |= a.sums_columns(k);
+    const int64_t several = std::min(kMostGroups, (row_tiles + kGroup - 1) / kGroup);
+    groups = columns ? std::max<int64_t>(1, several) : row_tiles;
+    strips = columns ? (col_tiles + 3) / 4 : col_tiles;
+  }
+
+  int64_t units() const { return groups * strips; }
+  int64_t unit_size() const {
+    return groups == 0 ? 1 : std::max<int64_t>(1, row_tiles / groups * (col_tiles / strips));
+  }  // tiles
+
+  // Runs run(tile, group, is_first) over the tiles of a unit, in order.
+  template <class Run>
+  void each_tile(int64_t unit, Run run) const {
+    const int64_t group = unit / strips, strip = unit % strips;
+    const int64_t first = row_tiles * group / groups, end = row_tiles * (group + 1) / groups;
+    for (int64_t i = first; i < end; ++i) {
+      const int64_t row = i * rows_per_tile;
+      for (int64_t c = col_tiles * strip / strips; c < col_tiles * (strip + 1) / strips; ++c) {
+        const int64_t col = c * kTile;
+        run(Tile{row, col, std::min(rows_per_tile, rows_ - row), std::min(kTile, cols_ - col)}, group, i == first);
+      }
+    }
+  }
+
+ private:
+  int64_t rows_, cols_;
 };
 
 inline char* at(const View& v, int64_t row, int64_t col) {

@@ -28,6 +28,8 @@ struct Format<double> {
 template <class T>
 using Bits = typename Format<T>::Bits;
 
+constexpr double kLog2Pi = 1.8378770664093454835606594728112;
+
 VAEFAST_HD float abs(float x) { return fabsf(x); }
 VAEFAST_HD double abs(double x) { return fabs(x); }
 // The sign bit; -0 has it, too, and a NaN may. Vectors select by it without a comparison.

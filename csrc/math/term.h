@@ -10,6 +10,7 @@
 //   is_kl     whether it is a KL divergence of the latents; only those are computed together with samples. Its operands
 //             are a mean and a spread, of q and then of the prior
 //   by_scale  whether those spreads are sigma; they are log sigma^2 otherwise
+//   mostly_zeros  whether data often are: a CPU then computes all elements for x = 0, and again the few that are not
 //   light     whether it needs few registers; a GPU's multiprocessor then holds three blocks of its float kernel
 //   prepare   makes one number of the operands that `prepared_from` lists; evaluate takes it after the operands
 //
@@ -37,7 +38,7 @@ using AllOperands = std::make_index_sequence<Term::arity>;
 
 struct ElementwiseTerm {
   static constexpr int target = -1;  // none
-  static constexpr bool is_kl = false, by_scale = false, light = false;
+  static constexpr bool is_kl = false, by_scale = false, mostly_zeros = false, light = false;
   using prepared_from = Operands<>;  // nothing is prepared
 };
 
@@ -50,6 +51,12 @@ struct Family {};
 template <class Term>
 VAEFAST_HD constexpr bool takes_factor(int k) {
   return Term::target < 0 ? k % 2 == 1 : k == Term::target;
+}
+
+// The operands that are no data, as bits.
+template <class Term>
+constexpr int parameters_of() {
+  return ((1 << Term::arity) - 1) & ~(Term::target < 0 ? 0 : 1 << Term::target);
 }
 
 template <class Term>

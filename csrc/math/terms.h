@@ -3,8 +3,12 @@
 #pragma once
 
 #include "terms/bernoulli.h"
+#include "terms/counts.h"
+#include "terms/heavy_tailed.h"
 #include "terms/kl.h"
 #include "terms/location_scale.h"
+#include "terms/logistic.h"
+#include "terms/negative_binomial.h"
 
 namespace vaefast {
 
@@ -22,6 +26,7 @@ struct TermList {
   static constexpr int target[size] = {Term::target...};
   static constexpr bool is_kl[size] = {Term::is_kl...};
   static constexpr bool by_scale[size] = {Term::by_scale...};
+  static constexpr int parameters[size] = {parameters_of<Term>()...};
   static constexpr int prepared_from[size] = {bits_of(typename Term::prepared_from())...};
 
   // The KL term of a latent of so many operands, whose spreads are sigma or log sigma^2. Where none fits, the last one,
@@ -48,6 +53,7 @@ struct Joined<Family<A...>, Family<B...>, Rest...> : Joined<Family<A..., B...>, 
 
 // THE list. A term of one of these families exists for every instruction set, device, dtype and reduction, with its
 // backward pass.
-using Terms = Joined<KlTerms, BernoulliTerms, LocationScaleTerms>::List;
+using Terms = Joined<KlTerms, BernoulliTerms, LocationScaleTerms, HeavyTailedTerms, LogisticTerms, PoissonTerms,
+                     NegativeBinomialTerms>::List;
 
 }  // namespace vaefast

@@ -30,6 +30,9 @@ DType dtype_of(const at::Tensor& t) {
     case at::kHalf: return DType::f16;
     case at::kByte:
     case at::kBool: return DType::u8;
+    case at::kShort: return DType::i16;
+    case at::kInt: return DType::i32;
+    case at::kLong: return DType::i64;
     default: TORCH_CHECK_TYPE(false, "vaefast: no kernel reads ", t.scalar_type(), " tensors");
   }
 }
@@ -65,37 +68,54 @@ Sweep::Sweep(int term, at::TensorList operands, int64_t batch_dims)
     const at::Tensor& t = operands[k];
     TORCH_CHECK_TYPE(t.is_floating_point() || k == target, "vaefast: operand ", k, " must be floating point, got ",
                      t.scalar_type());
-    TORCH_CHECK_VALUE(t.sizes() == shape_ || t.numel() == 1, "vaefast: operand ", k, " has shape ", t.sizes(),
-                      " but the first operand has shape ", shape_);
     args.wide |= t.scalar_type() == at::kDouble && k != target;
-    args.operand[k] = view(t);
+    args.operand[k] = operand_view(k, t);
     operands_.push_back(t);
   }
 }
 
 at::TensorOptions Sweep::options() const { return like_.options().dtype(args.wide ? at::kDouble : at::kFloat); }
 
-View Sweep::view(const at::Tensor& tensor) {
-  const DType dtype = dtype_of(tensor);
+View Sweep::strided(const at::Tensor& tensor, int64_t batch_dims) {
   TORCH_CHECK_VALUE(tensor.device() == like_.device(), "vaefast: a tensor is on ", tensor.device(),
                     " but the first operand is on ", like_.device());
-  const auto pointer = [](const at::Tensor& t) { return const_cast<void*>(t.const_data_ptr()); };
-  if (tensor.sizes() != shape_ && tensor.numel() == 1) return {pointer(tensor), dtype, 0, 0};
-  TORCH_CHECK_VALUE(tensor.sizes() == shape_ || tensor.sizes() == batch_shape(), "vaefast: expected a tensor of shape ",
-                    shape_, " or ", batch_shape(), ", got ", tensor.sizes());
-  const bool full = tensor.dim() == like_.dim();
   at::Tensor t = tensor;
-  int64_t row = joint_stride(t, 0, batch_dims_), col = joint_stride(t, batch_dims_, t.dim());
+  int64_t row = joint_stride(t, 0, batch_dims), col = joint_stride(t, batch_dims, t.dim());
   if (row < 0 || col < 0 || col > 1) {
     alive_.push_back(t = tensor.contiguous());
-    row = joint_stride(t, 0, batch_dims_), col = joint_stride(t, batch_dims_, t.dim());
+    row = joint_stride(t, 0, batch_dims), col = joint_stride(t, batch_dims, t.dim());
   }
-  if (full && args.cols == 1) col = 1;  // the stride of a single column is free; 1 lets it be read as a vector
-  return {pointer(t), dtype, row, col};
+  return {const_cast<void*>(t.const_data_ptr()), dtype_of(t), row, col};
 }
 
-View Sweep::write_view(const at::Tensor& t) {
-  View v = view(t);
+View Sweep::view(const at::Tensor& tensor) {
+  const bool full = tensor.sizes() == shape_, one = !full && tensor.numel() == 1;
+  TORCH_CHECK_VALUE(full || one || tensor.sizes() == batch_shape(), "vaefast: expected a tensor of shape ", shape_,
+                    " or ", batch_shape(), ", got ", tensor.sizes());
+  View v = strided(tensor, one ? 0 : batch_dims_);
+  if (full && args.cols == 1) v.col_stride = 1;  // the stride of a single column is free; 1 lets it be read as a vector
+  return v;
+}
+
+View Sweep::operand_view(int k, const at::Tensor& t) {
+  if (t.sizes() == shape_ || t.numel() == 1) return view(t);
+  const at::IntArrayRef columns = shape_.slice(batch_dims_), sizes = t.sizes();
+  const auto are_ones = [](at::IntArrayRef some) { return c10::multiply_integers(some) == 1; };
+  const int64_t absent = like_.dim() - t.dim(), batch = std::max<int64_t>(0, batch_dims_ - absent);
+  if (absent >= 0 && absent <= batch_dims_ && sizes.slice(batch) == columns && are_ones(sizes.slice(0, batch))) {
+    View v = strided(t, batch);
+    v.row_stride = 0, v.col_stride = 1;
+    return v;
+  }
+  TORCH_CHECK_VALUE(absent == 0 && sizes.slice(0, batch_dims_) == batch_shape() && are_ones(sizes.slice(batch_dims_)),
+                    "vaefast: operand ", k, " has shape ", sizes, " but the first operand has shape ", shape_);
+  View v = strided(t, batch_dims_);
+  v.col_stride = 0;
+  return v;
+}
+
+View Sweep::write_view(int k, const at::Tensor& t) {
+  View v = operand_view(k, t);
   if (t.sizes() == shape_) v.col_stride = 1;
   TORCH_INTERNAL_ASSERT(v.data == t.const_data_ptr(), "an output cannot be a copy");
   v.data = t.mutable_data_ptr();
@@ -140,7 +160,7 @@ at::Tensor Sweep::want_row_sums() {
 
 at::Tensor Sweep::want_elementwise() {
   at::Tensor values = empty_result(shape_, options());
-  args.value = write_view(values);
+  args.value = write_view(0, values);
   return values;
 }
 
@@ -158,7 +178,7 @@ std::vector<at::Tensor> Sweep::want_gradients(int64_t mask, const std::optional<
     } else {
       g = empty_result(t.sizes(), t.options());
     }
-    args.grad[k] = write_view(g);
+    args.grad[k] = write_view(int(k), g);
     gradients.push_back(g);
   }
   return gradients;

@@ -22,7 +22,8 @@ double reduction_scale(const std::string& reduction, int64_t rows);
 
 class Sweep {
  public:
-  // The first batch_dims dimensions are rows, the others columns. Every operand has the first one's shape or one
+  // The first batch_dims dimensions are rows, the others columns. Every operand has the first one's shape, or varies
+  // along rows or columns alone: its other dimensions are 1, and those of the batch may be left out. Or it has one
   // element. `term` -1: sampling alone, from (mu, spread).
   Sweep(int term, at::TensorList operands, int64_t batch_dims);
   Sweep(const Sweep&) = delete;  // args points into memory that this object keeps
@@ -52,7 +53,10 @@ class Sweep {
   at::TensorOptions options() const;  // of the compute type
 
  private:
-  View write_view(const at::Tensor& contiguous);
+  View strided(const at::Tensor& tensor,
+               int64_t batch_dims);  // dimensions as rows and columns, copied where they are not
+  View operand_view(int k, const at::Tensor& operand);
+  View write_view(int k, const at::Tensor& contiguous);  // of a gradient by operand k, or of the value for 0
 
   at::Tensor like_;        // the first operand
   at::IntArrayRef shape_;  // its sizes

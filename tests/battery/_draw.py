@@ -16,6 +16,7 @@ ISAS = library.build_info()["cpu_isas"]
 _INF, _NAN, _TINY, _MOST = np.inf, np.nan, 2.0**-126, 2.0**128 * (1 - 2.0**-24)
 _REAL = [0.0, -0.0, _INF, -_INF, _NAN, 1e-45, -1e-40, _TINY, _MOST, -_MOST, 1e20, -1e20, 88.7, -88.7, 104, -104, 1, -1]
 _SCALE = [0.0, 1.0, 1e-45, _TINY, 1e-8, 1 - 2.0**-24, 2.0, 1e20, _INF, _NAN]
+_COUNT = [0.0, -0.0, 1.0, 2.0, 255.0, 65504.0, 2.0**24, 1e9, -1.0, 0.5, _NAN, _INF, -_INF]
 _UNIT = [0.0, -0.0, 1.0, 0.5, _NAN, 1e-45, _TINY, 1e-8, 1 - 2.0**-24, 2.0, -1.0, _INF]
 EMPTY = 10**9  # calls from this index on have tensors without elements
 
@@ -126,6 +127,10 @@ class Draw:
     def values(self, shape: tuple[int, ...], kind: str) -> Tensor:
         if kind == "real":
             x = np.asarray(self.rng.standard_normal(shape)) * self.pick([1e-3, 0.03, 1.0, 1.0, 3.0, 30.0])
+        elif kind == "option":
+            return torch.from_numpy(np.exp(np.asarray(self.rng.standard_normal(shape))))
+        elif kind == "count":
+            x = np.asarray(self.rng.poisson(np.exp(self.rng.standard_normal(shape) * self.pick([1.0, 1.0, 3.0])))) * 1.0
         elif kind == "scale":
             x = np.exp(np.asarray(self.rng.standard_normal(shape)) * self.pick([1e-3, 0.3, 1.0, 5.0]))
         else:
@@ -135,7 +140,7 @@ class Draw:
         if x.size == 0 and self.chance(0.7):  # numpy's empty arrays have strides of 0, which torch takes over
             return torch.empty(shape, dtype=torch.float64)
         if self.special:
-            pool = np.array({"real": _REAL, "scale": _SCALE}.get(kind, _UNIT))
+            pool = np.array({"real": _REAL, "scale": _SCALE, "count": _COUNT}.get(kind, _UNIT))
             x = np.where(self.rng.random(shape) < 0.2, pool[self.rng.integers(len(pool), size=shape)], x)
         return torch.from_numpy(np.asarray(x))
 
@@ -147,14 +152,20 @@ class Draw:
         self.call.inputs.append(Input(name, view, base))
         return self.call.inputs[-1]
 
-    def target(self, shape: tuple[int, ...], unit: bool, dtype: torch.dtype) -> tuple[Input, float]:
-        kind = self.pick(["same", "same", "float32", "uint8", "bool"])
+    def target(self, shape: tuple[int, ...], drawn: str, dtype: torch.dtype) -> tuple[Input, float]:
+        counts = drawn == "count data"
+        integers = ["int16", "int32", "int64"] if counts else []
+        kind = self.pick(["same", "same", "float32", "uint8", "bool", *integers])
+        if kind in integers:
+            x = np.asarray(self.rng.poisson(np.exp(self.rng.standard_normal(shape) * 2)))
+            return self.input("x", torch.from_numpy(np.asarray(x)).to(getattr(torch, kind))), 1.0
         if kind in ("uint8", "bool"):
             image = torch.from_numpy(np.asarray(self.rng.integers(0, 256 if kind == "uint8" else 2, shape)))
-            scale = 1 / 255 if kind == "uint8" else 1.0
+            scale = 1 / 255 if kind == "uint8" and not counts else 1.0
             return self.input("x", image.to(getattr(torch, kind))), scale
-        x = self.values(shape, "unit" if unit else "real").to(dtype if kind == "same" else torch.float32)
-        return self.input("x", x), 0.5 if self.chance(0.2) else 1.0
+        own = {"unit data": "unit", "count data": "count", "positive data": "scale"}.get(drawn, "real")
+        x = self.values(shape, own).to(dtype if kind == "same" else torch.float32)
+        return self.input("x", x), 0.5 if self.chance(0.2) and not counts else 1.0
 
     def operands(self, term: str, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[list[Input], float]:
         """Operands of a term, and the target's scale."""
@@ -162,12 +173,13 @@ class Draw:
         scale = 1.0
         for k, drawn in enumerate(TERMS[term].kinds):
             if k == TERMS[term].target:
-                x, scale = self.target(shape, drawn == "unit data", dtype)
+                x, scale = self.target(shape, drawn, dtype)
                 found.append(x)
                 continue
             own = torch.float32 if k and dtype != torch.float64 and self.chance(0.1) else dtype
             one = k > 1 and self.chance(0.2)
-            kind = {"probs": "unit", "scale": "scale"}.get(drawn, "real")
+            options = dict.fromkeys(("df", "half width"), "option")
+            kind = {"probs": "unit", "scale": "scale", "rate": "scale", **options}.get(drawn, "real")
             found.append(self.input(f"operand {k}", self.values(() if one else shape, kind).to(own)))
         return found, self.note("target_scale", scale)
 

@@ -41,7 +41,8 @@ def exact(term: str, operands: Sequence[Array], compute: type) -> Exact:
     row = TERMS[term]
     with np.errstate(all="ignore"):
         near = row.centered([t.astype(compute) for t in operands])
-        formulas = compute is np.float64 or "probs" in row.kinds  # torch's raises outside [0, 1] and for NaN
+        # torch's cross entropy raises outside [0, 1] and for NaN, and the composite has no gradient at a rate of 0
+        formulas = compute is np.float64 or bool({"probs", "rate"} & {*row.kinds})
         wide = [t.astype(LONG if compute is np.float64 else np.float64) for t in near]
         outputs = list(row.exact(*wide))
         if not formulas:  # where it is not even finite where the formula is, or the other way round, is counted

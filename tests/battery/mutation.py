@@ -46,7 +46,7 @@ MUTANTS = (
     Mutant("a missing load of nothing", "csrc/cpu/loops.inl", "n == 0 ? T(0) : ", "", "tests/ops/test_sample.py"),
     Mutant("a chunk prepared in another's place", "csrc/cpu/runner.h", "prepare(operand, size, value_ + begin);", "prepare(operand, size, value_);", "tests/ops/test_cpu.py"),
     Mutant("parts that nobody finishes", "csrc/cpu/sweep.cpp", "k < own + parts", "k < own + 1", "tests/ops/test_cpu.py"),
-    Mutant("tiles that run twice", "csrc/cpu/sweep.cpp", "next.fetch_add(kGrain, ", "next.fetch_add(kGrain - 1, ", "tests/ops/test_cpu.py"),
+    Mutant("tiles that run twice", "csrc/cpu/sweep.cpp", "next.fetch_add(taken_at_once, ", "next.fetch_add(taken_at_once - 1, ", "tests/ops/test_cpu.py"),
     # noise
     Mutant("nine rounds", "csrc/cpu/loops.inl", "rounds<5, 10>(seed)", "rounds<5, 9>(seed)", "tests/ops/test_sample.py"),
     Mutant("noise from the tile", "csrc/cpu/runner.h", "uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col)", "uint64_t(t.col)", "tests/ops/test_sample.py"),

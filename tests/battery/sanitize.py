@@ -76,12 +76,12 @@ OUT_OF_BOUNDS = Defect(
     "sum += coef * row_sums[r + (r == a.rows - 1)];", "heap-buffer-overflow|Invalid read",
 )  # fmt: skip
 OVERFLOW = Defect(
-    "a sum beyond int", "csrc/cpu/sweep.cpp", "return tiling.row_tiles * tiling.col_tiles;",
-    "static volatile int most = 2147483647;\n  most = most + 1;\n  return tiling.row_tiles * tiling.col_tiles;",
+    "a sum beyond int", "csrc/cpu/sweep.cpp", "return std::max<int64_t>(1, 16 / tiling.unit_size());",
+    "static volatile int most = 2147483647;\n  most = most + 1;\n  return std::max<int64_t>(1, 16 / tiling.unit_size());",
     "signed integer overflow",
 )  # fmt: skip
 PARTS = Defect(
-    "tiles taken without atomic operations", "csrc/cpu/sweep.cpp", "next.fetch_add(kGrain, std::memory_order_relaxed)",
+    "tiles taken without atomic operations", "csrc/cpu/sweep.cpp", "next.fetch_add(taken_at_once, std::memory_order_relaxed)",
     "(*reinterpret_cast<int64_t*>(&next) += kGrain) - kGrain", "data race",
 )  # fmt: skip
 RACE = Defect(

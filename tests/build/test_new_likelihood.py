@@ -103,7 +103,7 @@ int main() {{
     compiled = np.array([[float(x) for x in line.split()] for line in said.splitlines()]).T
 
     leaves = [t.clone().requires_grad_() for t in operands]
-    value = load("patched_reference", tree / "vaefast" / "reference.py").TERMS[NAME](*leaves)
+    value = load("patched_reference", tree / "vaefast" / "reference" / "formulas.py").TERMS[NAME](*leaves)
     plain = [value.detach().numpy(), *(g.numpy() for g in torch.autograd.grad(value.sum(), leaves))]
 
     wide = [t.astype(LONG) for t in row.centered([t.numpy() for t in operands])]

@@ -161,7 +161,10 @@ def test_the_loop_of_every_term_is_vectorized(T, tmp_path):
         pytest.skip("reads what g++ says of its loops")
     families = [file.read_text() for file in sorted((native.ROOT / "csrc/math/terms").glob("*.h"))]
     structs = [
-        name for text in families for names in re.findall(r"= Family<(.*?)>;", text) for name in names.split(", ")
+        name
+        for text in families
+        for names in re.findall(r"=\s*Family<(.*?)>;", text, re.DOTALL)
+        for name in re.split(r",\s*", names)
     ]
     assert len(structs) == len(library.build_info()["terms"])
     loops = {}
@@ -169,12 +172,14 @@ def test_the_loop_of_every_term_is_vectorized(T, tmp_path):
     for struct in structs:
         arity = library.build_info()["terms"][re.sub(r"(?<!^)([A-Z])", r"_\1", struct).lower()]
         operands = [f"x{k}" for k in range(arity)]
-        source.append(f"void run_{struct}({', '.join(f'const {T}* {x}' for x in operands)}, long n, {T}* v, {T}* g) {{")
+        arguments = [*(f"const {T}* {x}" for x in operands), "long n", *(f"{T}* g{x}" for x in operands), f"{T}* v"]
+        source.append(f"void run_{struct}({', '.join(arguments)}) {{")
         source.append("#pragma GCC ivdep")
         loops[len(source) + 1] = struct  # the line of its loop
         each = ", ".join(f"{x}[i]" for x in operands)
         source.append("  for (long i = 0; i < n; ++i) {")
-        source.append(f"    {T} x[] = {{{each}}}, d[{arity}]; v[i] = evaluate<{struct}>(x, d); g[i] = d[0];")
+        source.append(f"    {T} x[] = {{{each}}}, d[{arity}]; v[i] = evaluate<{struct}>(x, d);")
+        source.append(" ".join(f"g{x}[i] = d[{k}];" for k, x in enumerate(operands)))
         source += ["  }", "}"]
     (tmp_path / "loops.cpp").write_text("\n".join(source))
     command = [

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .options import number
-from .tensors import broadcast, instance, same_shape, tensor
+from .tensors import INTEGERS, READ, broadcast, instance, same_shape, tensor
 
 # The forms of a Gaussian's spread, by the names of their arguments.
 SPREADS = ("logvar", "log_scale", "scale")
@@ -145,19 +145,25 @@ def _by_logarithm(kind: str, spread: Tensor) -> tuple[str, Tensor]:
     return "log_scale", spread.to(torch.promote_types(spread.dtype, torch.float32)).log()
 
 
-def prediction(function: str, name: str, value: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the decoder's output and data of the same shape, both checked."""
+def prediction(function: str, name: str, value: Tensor, x: Tensor, *, counts: bool = False) -> tuple[Tensor, Tensor]:
+    """Returns the decoder's output and data of the same shape, both checked. Counts may be integers of any type."""
     tensor(function, name, value)
-    tensor(function, "x", x, target=True)
+    tensor(function, "x", x, target=True, counts=counts)
     same_shape(function, "x", x, name, value)
+    if x.dtype in INTEGERS - READ:
+        x = x.to(torch.float64 if x.dtype == torch.uint64 else torch.int64)
     return value, x
 
 
-def parameter(function: str, name: str, value: Tensor | float, other_name: str, other: Tensor) -> Tensor:
-    """Converts a number, or a tensor broadcastable to `other`, to an operand that fits `other`."""
+def parameter(
+    function: str, name: str, value: Tensor | float, other_name: str, other: Tensor, *, expand: bool = True
+) -> Tensor:
+    """Converts a number, or a tensor broadcastable to `other`, to an operand that fits `other`. Without `expand` the tensor
+    keeps its shape, and the kernel reads it by stride."""
     if isinstance(value, Tensor):
         tensor(function, name, value)
-        return broadcast(function, name, value, other_name, other)
+        fits = broadcast(function, name, value, other_name, other)
+        return fits if expand or fits.dim() == 0 else value
     value = number(function, name, value)
     dtype = torch.float64 if other.dtype is torch.float64 else torch.float32
     return other.new_full((), value, dtype=dtype)

@@ -5,6 +5,8 @@ from torch import Tensor
 
 _FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 _TARGETS = _FLOATS | {torch.uint8, torch.bool}
+READ = frozenset({torch.int16, torch.int32, torch.int64})  # the further integers that kernels read
+INTEGERS = READ | {torch.int8, torch.uint16, torch.uint32, torch.uint64}
 
 
 def instance(function: str, name: str, value: object) -> Tensor:
@@ -24,13 +26,16 @@ def dense(function: str, name: str, value: object) -> Tensor:
     return value
 
 
-def tensor(function: str, name: str, value: object, *, target: bool = False) -> None:
-    """Checks for a dense strided tensor of a dtype that the library computes with. A target may also be bool or uint8."""
+def tensor(function: str, name: str, value: object, *, target: bool = False, counts: bool = False) -> None:
+    """Checks for a dense strided tensor of a dtype that the library computes with. A target may also be bool or uint8, and
+    counts any integers."""
     value = dense(function, name, value)
-    if value.dtype not in (_TARGETS if target else _FLOATS):
+    known = _FLOATS | (_TARGETS if target or counts else frozenset()) | (INTEGERS if counts else frozenset())
+    if value.dtype not in known:
         if value.is_quantized:
             raise NotImplementedError(f"{function}: {name} must not be quantized, got {value.dtype}")
-        expected = "float32, float64, bfloat16 or float16" + (", bool or uint8" if target else "")
+        others = ", bool or integers" if counts else ", bool or uint8" if target else ""
+        expected = "float32, float64, bfloat16 or float16" + others
         raise TypeError(f"{function}: {name} must be {expected}, got {value.dtype}")
 
 

@@ -119,7 +119,7 @@ def gaussian_log_likelihood(
     """
     name = "vaefast.functional.gaussian_log_likelihood"
     mean, x = _checks.prediction(name, "mean", mean, x)
-    operands = (mean, x, _checks.parameter(name, "logvar", logvar, "mean", mean))
+    operands = (mean, x, _checks.parameter(name, "logvar", logvar, "mean", mean, expand=False))
     return _log_likelihood(name, "gaussian", operands, reduction, batch_dims, mask, target_scale)
 
 

@@ -8,6 +8,7 @@ from .base import Likelihood
 from .bernoulli import Bernoulli, ContinuousBernoulli
 from .categorical import Categorical
 from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from .heavy_tailed import LogNormal, StudentT
 from .location_scale import Gaussian, Laplace, SquaredError
 from .logistic import DiscretizedLogistic, DiscretizedLogisticMixture
 from .registry import NAMED, by_name
@@ -21,10 +22,12 @@ __all__ = [
     "Gaussian",
     "Laplace",
     "Likelihood",
+    "LogNormal",
     "NAMES",
     "NegativeBinomial",
     "Poisson",
     "SquaredError",
+    "StudentT",
     "ZeroInflatedNegativeBinomial",
     "by_name",
 ]
@@ -37,6 +40,7 @@ NAMED.update(
         "laplace": Laplace,
         "mse": SquaredError,
         "l1": lambda **options: Laplace(constant=False, **options),
+        "log_normal": LogNormal,
         "continuous_bernoulli": ContinuousBernoulli,
         "discretized_logistic": DiscretizedLogistic,
         "poisson": Poisson,

@@ -71,11 +71,24 @@ class FusedLikelihood(Likelihood):
     """A likelihood that one term of the kernels computes."""
 
     term: str  # its name in csrc/math/terms
+    parameters_expected: tuple[str, ...]  # the decoder's tensors, for `split`
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.fused = cls.elementwise = cls.log_prob is FusedLikelihood.log_prob  # a class with its own is not fused
         cls.numbers = vars(cls).get("numbers")  # not inherited, because a subclass may have other operands
+
+    def split(self, recon_x: Any) -> tuple[Tensor, ...]:
+        """Returns the decoder's tensors, checked. The first has the shape of x. Each other one may be a number, or keep a
+        shape that is broadcastable to the first: the kernel reads it by stride and sums its gradient."""
+        expected = self.parameters_expected
+        given = tuple(recon_x) if isinstance(recon_x, (tuple, list)) else (recon_x,)
+        if len(given) != len(expected):
+            raise ValueError(f"{self.name}: recon_x must be ({', '.join(expected)}), got {len(given)} tensors")
+        first = given[0]
+        _checks.tensor(self.name, expected[0], first)
+        others = zip(expected[1:], given[1:], strict=True)
+        return first, *(_checks.parameter(self.name, n, v, expected[0], first, expand=False) for n, v in others)
 
     def operands(self, recon_x: Any, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Returns the operands of `term`, checked. A scale that is estimated from x uses only elements with `mask` True."""

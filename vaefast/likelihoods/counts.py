@@ -1,13 +1,12 @@
-"""Likelihoods of counts, computed in plain torch. Public as part of vaefast.likelihoods; in nats."""
+"""Likelihoods of counts. Public as part of vaefast.likelihoods; in nats."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .base import CompositeLikelihood
+from .. import _checks
+from .base import FusedLikelihood, Likelihood
 
 
 def _draw_counts(rate: Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:
@@ -17,10 +16,43 @@ def _draw_counts(rate: Tensor, dtype: torch.dtype, generator: torch.Generator | 
     return drawn.to(torch.promote_types(dtype, torch.float32))
 
 
-class Poisson(CompositeLikelihood):
+class Counts(FusedLikelihood):
+    """A likelihood of counts x = 0, 1, 2, ..., of any integer or floating type.
+
+    The decoder returns the first parameter in the shape of x. Each other one may be broadcastable to it: a number, (D,) for
+    each column, (B, 1) for each sample. The kernel reads it as it is and sums its gradient."""
+
+    support, integral = (0.0, float("inf")), True
+    defaults = {"log_parameters": True, **Likelihood.defaults}
+    base: str  # the term's name for logarithms
+    suffix: str  # what the name of the term for the parameters themselves ends in
+    positive: tuple[str, ...]  # the parameters that are positive
+    others: tuple[str, ...] = ()
+
+    def __init__(self, log_parameters: bool = True, target_scale: float = 1.0) -> None:
+        super().__init__(target_scale)
+        self.log_parameters = _checks.flag(self.name, "log_parameters", log_parameters)
+        self.term = self.base if log_parameters else f"{self.base}_{self.suffix}"
+        names = (f"log_{name}" for name in self.positive) if log_parameters else self.positive
+        self.parameters_expected = (*names, *self.others)
+
+    def operands(self, recon_x: Any, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        first, *others = self.split(recon_x)
+        first, x = _checks.prediction(self.name, self.parameters_expected[0], first, x, counts=True)
+        return first, x, *others
+
+    def rates(self, recon_x: Any) -> tuple[Tensor, ...]:
+        """Returns the positive parameters themselves, and the others after them, all in the shape of the first."""
+        given = torch.broadcast_tensors(*self.split(recon_x))
+        count = len(self.positive)
+        return *(t.exp() if self.log_parameters else t for t in given[:count]), *given[count:]
+
+
+class Poisson(Counts):
     """Counts, from the logarithm of their rate: x log_rate - exp(log_rate) - log x!.
 
     Args:
+        log_parameters: the decoder returns log_rate; False: the rate itself, at least 0.
         target_scale: see `Likelihood`.
 
     Example:
@@ -28,54 +60,28 @@ class Poisson(CompositeLikelihood):
         tensor([-2.6931])
     """
 
-    parameters_expected = ("log_rate",)
-    support, integral = (0.0, float("inf")), True
-    compute = torch.float64
-
-    def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
-        (log_rate,) = parameters
-        return torch.where(x == 0, 0.0, x * log_rate) - log_rate.exp() - torch.lgamma(x + 1)
+    base, suffix, positive, numbers = "poisson", "rate", ("rate",), ()
 
     def mean(self, recon_x: Any) -> Tensor:
-        return self.split(recon_x)[0].exp()
+        return self.rates(recon_x)[0]
 
     def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        (log_rate,) = self.split(recon_x)
-        return _draw_counts(log_rate.double().exp(), log_rate.dtype, generator)
+        (given,) = self.split(recon_x)
+        rate = given.double().exp() if self.log_parameters else given.double()
+        return _draw_counts(rate, given.dtype, generator)
 
 
-def _stirling(y: Tensor) -> Tensor:
-    """log Gamma(y) - ((y - 1/2) log y - y + log(2 pi) / 2), exact to the last digit of float64 for y >= 100."""
-    w = 1 / (y * y)
-    return (1 / 12 - w * (1 / 360 - w * (1 / 1260 - w / 1680))) / y
+class NegativeBinomial(Counts):
+    """Overdispersed counts, from (log_mean, log_theta). The mean is m = exp(log_mean), and theta = exp(log_theta) is the
+    inverse dispersion: the variance is m + m^2 / theta. Genes or samples may share it: then log_theta has shape (D,) or
+    (B, 1).
 
-
-def _negative_binomial(log_mean: Tensor, log_count: Tensor, x: Tensor) -> Tensor:
-    log_count = log_count.clamp(-300, 300)  # keeps r and 1 / r finite; beyond, the limit is reached
-    large = log_count > 5
-    # For small r: the formula of NegativeBinomial as it stands.
-    some = torch.where(large, 0.0, log_count)
-    r, logits = some.exp(), log_mean - some
-    successes = torch.where(x == 0, 0.0, x * F.logsigmoid(logits))
-    plain = torch.lgamma(x + r) - torch.lgamma(r) + r * F.logsigmoid(-logits) + successes
-    # For large r the terms are large and their sum is small. Stirling's formula for log Gamma lets the large part, x log r,
-    # cancel on paper, so it is never computed. As r grows the result tends to Poisson's x log m - m.
-    many = torch.where(large, log_count, 10.0)
-    r, mean_by_r = many.exp(), (torch.where(large, log_mean, 0.0) - many).exp()
-    gamma = (r + x - 0.5) * torch.log1p(x / r) - x + (_stirling(r + x) - _stirling(r))
-    limit = gamma + torch.where(x == 0, 0.0, x * log_mean) - (r + x) * torch.log1p(mean_by_r)
-    return torch.where(large, limit, plain) - torch.lgamma(x + 1)
-
-
-class NegativeBinomial(CompositeLikelihood):
-    """Overdispersed counts, from (log_mean, log_count). The mean is m = exp(log_mean), the inverse dispersion is
-    r = exp(log_count), and the variance is m + m^2 / r. All samples may share r: then log_count has shape (D,).
-
-    The log-probability is log(Gamma(x + r) / (Gamma(r) x!)) + r log(r / (r + m)) + x log(m / (r + m)). It is computed in
-    float64, because for large r it is a small difference of large numbers. These are the mean and the inverse dispersion of
-    the models of single cells (Lopez et al. 2018).
+    The log-probability is log(Gamma(x + theta) / (Gamma(theta) x!)) + theta log(theta / (theta + m)) + x log(m / (theta +
+    m)). These are the mean and the inverse dispersion of the models of single cells (Lopez et al. 2018); theta is
+    `total_count` in torch.distributions.
 
     Args:
+        log_parameters: the decoder returns logarithms; False: (mean, theta) themselves, at least 0.
         target_scale: see `Likelihood`.
 
     Example:
@@ -83,30 +89,26 @@ class NegativeBinomial(CompositeLikelihood):
         tensor([-1.3863])
     """
 
-    parameters_expected = ("log_mean", "log_count")
-    support, integral = (0.0, float("inf")), True
-    compute = torch.float64
-
-    def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
-        log_mean, log_count = parameters
-        return _negative_binomial(log_mean, log_count, x)
+    base, suffix, positive = "negative_binomial", "mean", ("mean", "theta")
 
     def mean(self, recon_x: Any) -> Tensor:
-        return self.split(recon_x)[0].exp()
+        return self.rates(recon_x)[0]
 
     def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        log_mean, log_count = (t.double() for t in self.split(recon_x))
-        log_count = log_count.clamp(-300, 300)  # as in the density
-        scale = (log_mean - log_count).clamp(max=700).exp()  # finite, because it may be multiplied by 0
-        rate = torch._standard_gamma(log_count.exp(), generator=generator) * scale
-        return _draw_counts(rate, self.split(recon_x)[0].dtype, generator)
+        mean, theta, *_ = torch.broadcast_tensors(*self.split(recon_x))
+        wide = [t.double() if self.log_parameters else t.double().log() for t in (mean, theta)]
+        log_mean, log_theta = wide[0], wide[1].clamp(-300, 300)  # keeps theta and its inverse finite
+        scale = (log_mean - log_theta).clamp(max=700).exp()  # finite, because it may be multiplied by 0
+        rate = torch._standard_gamma(log_theta.exp(), generator=generator) * scale
+        return _draw_counts(rate, mean.dtype, generator)
 
 
-class ZeroInflatedNegativeBinomial(CompositeLikelihood):
-    """Counts with excess zeros, from (log_mean, log_count, gate). x is 0 with probability sigmoid(gate), and else it is
-    drawn from NegativeBinomial(log_mean, log_count) (Lopez et al. 2018).
+class ZeroInflatedNegativeBinomial(NegativeBinomial):
+    """Counts with excess zeros, from (log_mean, log_theta, gate). x is 0 with probability sigmoid(gate), and else it is
+    drawn from NegativeBinomial (Lopez et al. 2018).
 
     Args:
+        log_parameters: the decoder returns the logarithms of mean and theta; False: both themselves. The gate is a logit.
         target_scale: see `Likelihood`.
 
     Example:
@@ -115,20 +117,13 @@ class ZeroInflatedNegativeBinomial(CompositeLikelihood):
         tensor([-0.2877])
     """
 
-    parameters_expected = ("log_mean", "log_count", "gate")
-    support, integral = (0.0, float("inf")), True
-    compute = torch.float64
-
-    def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
-        log_mean, log_count, gate = parameters
-        counted = F.logsigmoid(-gate) + _negative_binomial(log_mean, log_count, x)
-        return torch.where(x == 0, torch.logaddexp(F.logsigmoid(gate), counted), counted)
+    base, others = "zero_inflated_negative_binomial", ("gate",)
 
     def mean(self, recon_x: Any) -> Tensor:
-        log_mean, _, gate = self.split(recon_x)
-        return torch.sigmoid(-gate) * log_mean.exp()
+        mean, _, gate = self.rates(recon_x)
+        return torch.sigmoid(-gate) * mean
 
     def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        log_mean, log_count, gate = self.split(recon_x)
-        counted = NegativeBinomial().sample((log_mean, log_count), generator=generator)
+        counted = super().sample(recon_x, generator=generator)
+        gate = self.split(recon_x)[2].expand(counted.shape)
         return torch.where(torch.bernoulli(torch.sigmoid(gate), generator=generator) > 0, 0.0, counted)

@@ -37,7 +37,9 @@ class Scaled(FusedLikelihood):
         is_fixed = isinstance(value, float) and math.isfinite(value) and not getattr(self, "optimal_scale", False)
         return (value,) if is_fixed else None
 
-    def split(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
+    def split(  # type: ignore[override] # the second may be missing
+        self, recon_x: Tensor | tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
         """Returns (mean, second output) of a decoder's output. The second is None if the decoder returns the mean alone."""
         if not isinstance(recon_x, (tuple, list)):
             _checks.tensor(self.name, "recon_x", recon_x)
@@ -55,7 +57,7 @@ class Scaled(FusedLikelihood):
     def parameter(self, own: Tensor | None, mean: Tensor) -> Tensor:
         """The scale's parameter, checked: the decoder's own, or the option's."""
         value: Tensor | float = getattr(self, self.second) if own is None else own
-        return _checks.parameter(self.name, self.second, value, "recon_x", mean)
+        return _checks.parameter(self.name, self.second, value, "recon_x", mean, expand=False)
 
     def operands(
         self, recon_x: Tensor | tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None = None

@@ -1,71 +1,32 @@
 """Discretized logistic likelihoods, single or mixed, for images with a fixed number of levels."""
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .. import _checks
 from ..ops import transformed
-from .base import CompositeLikelihood, Likelihood
+from ..reference.tails import discretized_logistic
+from .base import CompositeLikelihood, FusedLikelihood, Likelihood
 
 
-def _logistic_bin(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int) -> Tensor:
-    """The log of a logistic's mass in the bin of width 1 / (levels - 1) around x. The outer bins extend to infinity."""
-    log_scale = log_scale.clamp(min=-80)  # below, 1 / scale would overflow float32
-    half, precision = 0.5 / (levels - 1), torch.exp(-log_scale)
-    low, high = (x - mean - half) * precision, (x - mean + half) * precision
-    # sigmoid(high) - sigmoid(low) = sigmoid(high) sigmoid(-low) (1 - exp(low - high)); the right side has no cancellation
-    y = 2 * half * precision
-    narrow = y < 1e-4
-    far = torch.log(-torch.expm1(-torch.where(narrow, 1.0, y)))
-    width = torch.where(narrow, math.log(2 * half) - log_scale - y / 2, far)
-    first, last = x <= half, x >= 1 - half
-    inside = ~(first | last)
-    return (
-        torch.where(last, 0.0, F.logsigmoid(high))
-        + torch.where(first, 0.0, F.logsigmoid(-low))
-        + torch.where(inside, width, 0.0)
-    )
+class _OnGrid(Likelihood):
+    """What a single discretized logistic and a mixture of them share: the grid, and the distribution's mean."""
 
-
-class DiscretizedLogistic(CompositeLikelihood):
-    """x in [0, 1] on a grid, such as 8-bit images, from (mean, log_scale). p(x|z) is the mass of a logistic distribution in
-    the bin around x (Kingma et al. 2016, Salimans et al. 2017). The outer bins extend to infinity.
-
-    Args:
-        levels: number of points of the grid 0, 1 / (levels - 1), ..., 1.
-        target_scale: see `Likelihood`; 1 / 255 for uint8 images.
-
-    Example:
-        >>> one = torch.zeros(1, 1)
-        >>> DiscretizedLogistic(levels=2).log_prob((one + 0.5, one), one)  # half the mass is in each bin
-        tensor([-0.6931])
-    """
-
-    parameters_expected: tuple[str, ...] = ("mean", "log_scale")
     support = (0.0, 1.0)
     defaults = {"levels": 256, **Likelihood.defaults}
 
     def __init__(self, levels: int = 256, target_scale: float = 1.0) -> None:
         super().__init__(target_scale)
         self.levels = _checks.integer(f"{self.name}: levels", levels, 2)
-
-    def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
-        mean, log_scale = parameters
-        return _logistic_bin(mean, log_scale, x, self.levels)
+        self.half_width = 0.5 / (levels - 1)  # of a bin
 
     def _on_grid(self, x: Tensor) -> Tensor:
         return (x.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
-
-    def mean(self, recon_x: Any) -> Tensor:
-        """E[x|z], the sum over the grid of each point times its mass."""
-        return self._grid_mean(*self.split(recon_x))
 
     def _grid_mean(self, mean: Tensor, log_scale: Tensor) -> Tensor:
         """E[x|z], computed as the sum over the bins' edges of the mass above each edge, divided by levels - 1."""
@@ -82,14 +43,40 @@ class DiscretizedLogistic(CompositeLikelihood):
             total = total + (of_these() if transformed() else checkpoint(of_these, use_reentrant=False))
         return (total / (self.levels - 1)).to(mean.dtype)
 
-    def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
+
+class DiscretizedLogistic(_OnGrid, FusedLikelihood):
+    """x in [0, 1] on a grid, such as 8-bit images, from (mean, log_scale). p(x|z) is the mass of a logistic distribution in
+    the bin around x (Kingma et al. 2016, Salimans et al. 2017). The outer bins extend to infinity.
+
+    Args:
+        levels: number of points of the grid 0, 1 / (levels - 1), ..., 1.
+        target_scale: see `Likelihood`; 1 / 255 for uint8 images.
+
+    Example:
+        >>> one = torch.zeros(1, 1)
+        >>> DiscretizedLogistic(levels=2).log_prob((one + 0.5, one), one)  # half the mass is in each bin
+        tensor([-0.6931])
+    """
+
+    term, parameters_expected = "discretized_logistic", ("mean", "log_scale")
+
+    def operands(self, recon_x: Any, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         mean, log_scale = self.split(recon_x)
+        mean, x = _checks.prediction(self.name, "mean", mean, x, counts=True)
+        return mean, x, log_scale, _checks.parameter(self.name, "half_width", self.half_width, "mean", mean)
+
+    def mean(self, recon_x: Any) -> Tensor:
+        """E[x|z], the sum over the grid of each point times its mass."""
+        return self._grid_mean(*torch.broadcast_tensors(*self.split(recon_x)))
+
+    def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        mean, log_scale = torch.broadcast_tensors(*self.split(recon_x))
         u = torch.rand(mean.shape, generator=generator, device=mean.device, dtype=torch.float64).clamp(min=1e-16)
         drawn = self._on_grid(mean.double() + log_scale.double().exp() * torch.logit(u))
         return drawn.to(torch.promote_types(mean.dtype, torch.float32))
 
 
-class DiscretizedLogisticMixture(DiscretizedLogistic):
+class DiscretizedLogisticMixture(_OnGrid, CompositeLikelihood):
     """A mixture of M discretized logistics for each element, from (logits, mean, log_scale). Each has shape (B, M, D) for x
     of shape (B, D): the components come after the batch (Salimans et al. 2017, without the coupling of color channels).
 
@@ -104,7 +91,8 @@ class DiscretizedLogisticMixture(DiscretizedLogistic):
 
     def element(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
         logits, mean, log_scale = parameters  # the last dimension is the components
-        return (logits.log_softmax(-1) + _logistic_bin(mean, log_scale, x[..., None], self.levels)).logsumexp(-1)
+        half = mean.new_tensor(self.half_width)
+        return (logits.log_softmax(-1) + discretized_logistic(mean, x[..., None], log_scale, half)).logsumexp(-1)
 
     def mean(self, recon_x: Any) -> Tensor:
         logits, mean, log_scale = self.split(recon_x)

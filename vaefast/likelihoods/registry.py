@@ -39,9 +39,13 @@ _ANSWERS = {
         "not here yet, for counts: add -(logits.log_softmax(1) * x).sum(1) to functional.gaussian_kl by hand; for labels "
         'it is "categorical"'
     ),
-    "nb": '"negative_binomial" here, for a decoder that returns (log_mean, log_count)',
-    "zinb": '"zero_inflated_negative_binomial" here, for a decoder that returns (log_mean, log_count, gate)',
+    "nb": '"negative_binomial" here, for a decoder that returns (log_mean, log_theta)',
+    "zinb": '"zero_inflated_negative_binomial" here, for a decoder that returns (log_mean, log_theta, gate)',
     "poisson_nll poisson_nll_loss poissonnllloss": '"poisson" here, for a decoder that returns log-rates',
+    "student student_t students_t studentt t t_distribution": (
+        "an object here, vaefast.likelihoods.StudentT(df=...), because it needs its degrees of freedom"
+    ),
+    "lognormal log-normal": '"log_normal" here, for a decoder that returns the mean of log x',
     "cb": '"continuous_bernoulli" here',
     "logistic dlogistic discretised_logistic": '"discretized_logistic" here, for a decoder that returns (mean, log_scale)',
 }

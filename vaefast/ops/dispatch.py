@@ -27,6 +27,23 @@ def has_kernel(tensor: Tensor) -> bool:
     return tensor.device.type in library.DEVICES and not transformed() and not hasattr(tensor, "__tensor_flatten__")
 
 
+def compact(operands: Sequence[Tensor], batch_dims: int) -> list[Tensor]:
+    """The operands in the shapes that the operators take: the first one's shape, or one element, or varying along the batch
+    alone or along the other dimensions alone. The kernels read those by stride and sum their gradients."""
+    shape = operands[0].shape
+    return [t if t.shape == shape or t.dim() == 0 else _compact(t, shape, batch_dims) for t in operands]
+
+
+def _compact(t: Tensor, shape: torch.Size, batch_dims: int) -> Tensor:
+    own = (*(1,) * (len(shape) - t.dim()), *t.shape)
+    batch, event = own[:batch_dims], own[batch_dims:]
+    if all(size == 1 for size in batch):
+        return t.expand(shape[batch_dims:] if t.dim() <= len(event) else (*batch, *shape[batch_dims:]))
+    if batch == shape[:batch_dims] and all(size == 1 for size in event):
+        return t
+    return t.expand(shape)
+
+
 def needs_grad(tensors: Sequence[object]) -> bool:
     if torch.is_grad_enabled():
         for t in tensors:

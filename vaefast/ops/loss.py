@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import reference
 from . import library
-from .dispatch import has_kernel, is_writable, needs_composite, needs_grad
+from .dispatch import compact, has_kernel, is_writable, needs_composite, needs_grad
 from .vjp import composite_vjp, sum_of, swept
 
 
@@ -121,7 +121,7 @@ def elbo_loss(
         return reference.elbo_loss(term, operands, latent, *options)[: 3 if parts else 1]
     if torch.compiler.is_compiling():
         options = _traceable(options, operands[0].device)
-    flat = options.flat()
+    flat, operands = options.flat(), compact(operands, options.batch_dims)
     if inplace and _may_overwrite((*operands, *latent), flat[:3]):
         return library.elbo_parts_(operands[0], term, operands[1:], latent, *flat)[: 3 if parts else 1]
     if parts:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import reference
 from . import library
-from .dispatch import has_kernel
+from .dispatch import compact, has_kernel
 from .vjp import composite_vjp
 
 
@@ -50,4 +50,5 @@ def row_sum(
     if not has_kernel(operands[0]):
         return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale, spreads)
     bits = library.spread_bits(spreads)
+    operands = compact(operands, batch_dims)
     return library.reduced_term(term, operands, mask, reduction, batch_dims, target_scale, bits)

@@ -4,10 +4,11 @@ A family of likelihoods in vaefast/likelihoods has its rows in the file of the s
 
 from vaefast.ops import library
 
-from . import bernoulli, kl, location_scale
+from . import bernoulli, counts, heavy_tailed, kl, location_scale, logistic
 from .row import KINDS, LONG, Array, Quantity, Term, ulps
 
-_ROWS = {row.name: row for row in (*kl.ROWS, *bernoulli.ROWS, *location_scale.ROWS)}
+_FAMILIES = (kl, bernoulli, location_scale, heavy_tailed, logistic, counts)
+_ROWS = {row.name: row for family in _FAMILIES for row in family.ROWS}
 _COMPILED = library.build_info()["terms"]  # name: the number of operands
 # In the order of csrc/math/terms.h. A compiled term without a row has none here; test_every_term_is_everywhere says so.
 TERMS = {name: _ROWS[name] for name in [*_COMPILED, *_ROWS] if name in _ROWS}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaefast import likelihoods
+from vaefast import likelihoods, ops
 
 Array = np.ndarray
 LONG = np.longdouble
@@ -36,7 +36,22 @@ KINDS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
     "probs": lambda shape, g: uniform(shape, g) * 0.98 + 0.01,
     "data": normal,
     "unit data": uniform,  # data in [0, 1]
+    "positive data": lambda shape, g: normal(shape, g).exp(),
+    "rate": lambda shape, g: normal(shape, g).exp(),  # a positive parameter
+    "count data": lambda shape, g: torch.poisson(normal(shape, g, 1.5).exp(), generator=g),
+    # options of a likelihood, which are no parameters of a decoder
+    "df": lambda shape, g: normal(shape, g).exp() + 0.5,
+    "half width": lambda shape, g: 0.5 / torch.randint(1, 256, shape, generator=g, dtype=torch.float64),
 }
+
+
+def of_option(term: str) -> Callable[..., Tensor]:
+    """The call of a term whose last operand is an option of the likelihood, one number there."""
+
+    def call(*operands: Tensor, mask: Tensor | None = None, **options) -> Tensor:
+        return ops.row_sum(term, operands, mask, **options)
+
+    return call
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""Every formula in plain torch, in a numerically stable form.
-
-This file specifies what the kernels compute. It runs where no kernel applies: torch.func, forward-mode AD, double backward,
-other devices. It is the baseline of tests and benchmarks. Every function can be differentiated any number of times."""
+"""The registry of formulas, and the terms of latents, of data in [0, 1], and of a mean and a scale."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +13,7 @@ TERMS: dict[str, Formula] = {}  # the formula of each term of csrc/math/terms, b
 KL_TERMS: dict[tuple[int, bool], str] = {}
 
 
-def _term(formula: Formula) -> Formula:
+def term(formula: Formula) -> Formula:
     """Puts a log-likelihood into TERMS, under its own name. Its second operand is the data."""
     TERMS[formula.__name__] = formula
     return formula
@@ -26,7 +23,7 @@ def _kl_term(formula: Formula) -> Formula:
     """Puts a KL into TERMS and KL_TERMS. None of its operands is data."""
     arguments = formula.__code__.co_varnames[: formula.__code__.co_argcount]
     KL_TERMS[len(arguments), arguments[1] == "scale"] = formula.__name__
-    return _term(formula)
+    return term(formula)
 
 
 def kl_term(latent: Sequence[Tensor], spreads: Sequence[str] = ()) -> str:
@@ -61,7 +58,7 @@ def phi(x: Tensor) -> Tensor:
     return torch.where(near, series * y * y, torch.expm1(x) - x.clamp(max=1000))
 
 
-def _standardized(difference: Tensor, logvar: Tensor) -> Tensor:
+def standardized(difference: Tensor, logvar: Tensor) -> Tensor:
     """difference / sigma, which is 0 where the difference is 0, even if sigma is 0."""
     lost = (difference == 0) & torch.exp(-0.5 * logvar).isinf()
     # logvar is replaced before exp, because the gradient of exp would be 0 * inf.
@@ -75,7 +72,7 @@ def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
 
 @_kl_term
 def gaussian_kl_pair(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
-    return 0.5 * (_standardized(mu - prior_mu, prior_logvar) ** 2 + phi(logvar - prior_logvar))
+    return 0.5 * (standardized(mu - prior_mu, prior_logvar) ** 2 + phi(logvar - prior_logvar))
 
 
 def _half_phi(scale: Tensor, prior_scale: Tensor) -> Tensor:
@@ -110,36 +107,36 @@ def _product(size: Tensor, miss: Tensor) -> Tensor:
     return torch.where(right, 0.0, size) * miss + torch.where(right, miss, 0.0) * most * most
 
 
-@_term
+@term
 def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     size = torch.where(logits >= 0, logits, -logits)
     miss = torch.where(logits >= 0, 1 - x, x)
     return -(_product(size, miss) + torch.log1p(torch.exp(-size)))
 
 
-@_term
+@term
 def bernoulli_probs(probs: Tensor, x: Tensor) -> Tensor:
     proper = (probs >= 0) & (probs <= 1)  # outside, torch raises an error, and on a GPU it ends the process
     value = -F.binary_cross_entropy(torch.where(proper, probs, 0.5), x, reduction="none")
     return torch.where(proper, value, math.nan * torch.where(proper, 0.0, probs))
 
 
-@_term
+@term
 def squared_error(mean: Tensor, x: Tensor) -> Tensor:
     return -((x - mean) ** 2)
 
 
-@_term
+@term
 def gaussian_without_constant(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
-    return -0.5 * (logvar + _standardized(x - mean, logvar) ** 2)
+    return -0.5 * (logvar + standardized(x - mean, logvar) ** 2)
 
 
-@_term
+@term
 def gaussian(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
     return gaussian_without_constant(mean, x, logvar) - 0.5 * LOG_2PI
 
 
-@_term
+@term
 def laplace_without_constant(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
     difference = x - mean
     sign = torch.where(difference > 0, 1.0, torch.where(difference < 0, -1.0, difference)).detach()  # NaN stays NaN
@@ -148,12 +145,12 @@ def laplace_without_constant(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tens
     return -(log_scale + distance * precision)
 
 
-@_term
+@term
 def laplace(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
     return laplace_without_constant(mean, x, log_scale) - math.log(2)
 
 
-@_term
+@term
 def continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     near = logits.abs() < 1
     y = torch.where(near, logits, 0.0)
@@ -167,77 +164,3 @@ def continuous_bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     log_c = torch.where(size.isinf(), size.detach(), torch.log(-finite / torch.expm1(-finite)))
     far = torch.where(cost.isinf(), 0.0, log_c) - cost
     return torch.where(near, (x - 0.5) * y + series * y * y, far)
-
-
-def reduced(value: Tensor, reduction: str, batch_dims: int = 1) -> Tensor:
-    """Elements, reduced: "elementwise" (no sum), "none" (a sum per sample), "sum" (of everything), or "mean" (over the
-    samples' sums)."""
-    if reduction == "elementwise":
-        return value
-    rows = value.flatten(batch_dims).sum(-1) if value.dim() > batch_dims else value
-    if reduction == "none":
-        return rows
-    return rows.sum() if reduction == "sum" else rows.mean()
-
-
-def row_sum(
-    term: str,
-    operands: Sequence[Tensor],
-    mask: Tensor | None = None,
-    reduction: str = "none",
-    batch_dims: int = 1,
-    target_scale: float = 1.0,
-    spreads: Sequence[str] = (),
-) -> Tensor:
-    """The term of `operands`, reduced. A KL takes `spreads`, as `kl_term` does."""
-    target = None if term in KL_TERMS.values() else 1
-    wide = any(t.dtype == torch.float64 for k, t in enumerate(operands) if k != target)
-    wide_operands = [t.to(torch.float64 if wide else torch.float32) for t in operands]
-    if target is not None and target_scale != 1:
-        wide_operands[target] = wide_operands[target] * target_scale
-    for k, spread in enumerate(spreads):
-        if spread == "log_scale":
-            wide_operands[2 * k + 1] = 2 * wide_operands[2 * k + 1]
-    if mask is not None:  # replaced before the formula, so that a masked NaN reaches neither value nor gradient
-        wide_operands = [torch.where(mask, t, 0.0) for t in wide_operands]
-    value = TERMS[term](*torch.broadcast_tensors(*wide_operands))
-    if mask is not None:
-        value = torch.where(mask, value, 0.0)
-    return reduced(value, reduction, batch_dims)
-
-
-def latent_kl(latent: Sequence[Tensor], batch_dims: int = 1, spreads: Sequence[str] = ()) -> Tensor:
-    """The KL per sample."""
-    return row_sum(kl_term(latent, spreads), latent, batch_dims=batch_dims, spreads=spreads)
-
-
-def elbo_loss(
-    likelihood: str,
-    operands: Sequence[Tensor],
-    latent: Sequence[Tensor],
-    mask: Tensor | None,
-    weight: Tensor | None,
-    beta: float | Tensor,
-    reduction: str,
-    batch_dims: int = 1,
-    target_scale: float = 1.0,
-    spreads: Sequence[str] = (),
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns (loss, log-likelihood, KL). The loss is weight * (beta * KL - log-likelihood), reduced by "sum" or "mean".
-    The log-likelihood and the KL are per sample."""
-    fit = row_sum(likelihood, operands, mask, "none", batch_dims, target_scale)
-    kl = latent_kl(latent, batch_dims, spreads)
-    loss = beta * kl - fit
-    if weight is not None:
-        loss = weight * loss
-    return reduced(loss, reduction, batch_dims), fit, kl
-
-
-def reparameterize(mu: Tensor, spread: Tensor, eps: Tensor, spreads: Sequence[str] = ()) -> Tensor:
-    """mu + sigma * eps, computed in float32 or float64 and rounded once to the dtype of mu. The spread is as spreads[0]
-    says."""
-    wide = spread.to(torch.float64 if torch.float64 in (mu.dtype, spread.dtype) else torch.float32)
-    sigma = wide
-    if (given := spreads[0] if spreads else "logvar") != "scale":
-        sigma = torch.exp(0.5 * wide if given == "logvar" else wide)
-    return (mu.to(wide.dtype) + sigma * eps.to(wide.dtype)).to(mu.dtype)

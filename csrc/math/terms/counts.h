@@ -1,0 +1,94 @@
+// Counts by Poisson's distribution, from the logarithm of the rate and from the rate itself. What all counts share is
+// here, too: x is 0, 1, 2, ...; fractions are the formulas' continuations; below 0 the probability is 0.
+//
+// The terms never hold log x!, which is large, but Stirling's formula for it at h = 1 + x, and what remains of the
+// largest parts, x (t - log1p(t)) with 1 + t = mean / h: this is small where the mean is near x.
+#pragma once
+
+#include "../term.h"
+
+namespace vaefast {
+
+// Parameters and counts are bounded, so that infinite ones and sums beyond the type's range make no inf - inf.
+template <class T>
+constexpr T kMostLog = sizeof(T) == 4 ? T(1e37) : T(1e307);
+template <class T>
+constexpr T kMost = sizeof(T) == 4 ? T(3e38) : T(1.7e308);
+template <class T>
+VAEFAST_HD T bounded_log(T x) {
+  const T below = x > kMostLog<T> ? kMostLog<T> : x;
+  return below < -kMostLog<T> ? -kMostLog<T> : below;
+}
+template <class T>
+VAEFAST_HD T bounded(T x, T most) {
+  return x > most ? most : x;
+}
+template <class T>
+VAEFAST_HD T bounded_count(T x) {
+  return bounded(x, T(1e30));
+}
+
+// A value, and a gradient, where there may be no such count.
+template <class T>
+VAEFAST_HD T log_of_count(T x, T value) {
+  return x < T(0) ? -T(INFINITY) : value;
+}
+template <class T>
+VAEFAST_HD T of_count(T x, T gradient) {
+  return x < T(0) ? T(0) : gradient;
+}
+
+// x log1p(t) - (1 + x) t, from t, from (1 + x) t, and from what log1p(t) is where t is not small.
+template <class T>
+VAEFAST_HD T count_excess(T x, T t, T whole, T log1p_far) {
+  const T near = -t * (T(1) + x * math::log1p_deficit(t));
+  return math::is_small(t) ? near : x * log1p_far - whole;
+}
+
+// log of Poisson's probability of x, and its derivative by x.
+template <class T>
+VAEFAST_HD T poisson(T x, T rate, T log_rate, T& by_x) {
+  const T h = T(1) + x, by_h = T(1) / h, log_h = math::log_normal(h), whole = (rate - x) - T(1);
+  const T rest = T(0.5) * log_h + (math::stirling(by_h) + T(math::kLog2Pi / 2));
+  const T some = count_excess(x, whole * by_h, whole, log_rate - log_h) - rest;
+  by_x = of_count(x, log_rate - math::digamma1p(x));
+  return x == T(0) ? -rate : some;
+}
+
+struct Poisson : ElementwiseTerm {
+  static constexpr const char* name = "poisson";
+  static constexpr int arity = 2, target = 1;
+  using prepared_from = Operands<0>;
+
+  template <class T>
+  VAEFAST_HD static T prepare(T log_rate) {
+    return bounded(math::exp(log_rate), kMost<T>);
+  }
+  template <class T>
+  VAEFAST_HD static T evaluate(T log_rate, T count, T rate, T* d) {
+    const T x = bounded_count(count);
+    d[0] = of_count(x, x - rate);
+    return log_of_count(x, poisson(x, rate, bounded_log(log_rate), d[1]));
+  }
+};
+
+struct PoissonRate : ElementwiseTerm {
+  static constexpr const char* name = "poisson_rate";
+  static constexpr int arity = 2, target = 1;
+  using prepared_from = Operands<0>;
+
+  template <class T>
+  VAEFAST_HD static T prepare(T rate) {
+    return bounded_log(math::log(rate));
+  }
+  template <class T>
+  VAEFAST_HD static T evaluate(T rate, T count, T log_rate, T* d) {
+    const T x = bounded_count(count), r = bounded(rate, kMost<T>) + T(0) * log_rate;  // NaN below 0
+    d[0] = of_count(x, (x == T(0) ? T(0) : x / r) - T(1));
+    return log_of_count(x, poisson(x, r, log_rate, d[1]));
+  }
+};
+
+using PoissonTerms = Family<Poisson, PoissonRate>;
+
+}  // namespace vaefast

@@ -1,0 +1,48 @@
+"""The terms of data with heavy tails, and of data on a grid by the logistic distribution, from a location and a scale."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .formulas import LOG_2PI, standardized, term
+
+
+@term
+def log_normal(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
+    outside = x <= 0
+    log_x = torch.where(outside, 1.0, x).log()
+    value = -(log_x + log_scale + 0.5 * LOG_2PI + 0.5 * standardized(log_x - mean, 2 * log_scale) ** 2)
+    return torch.where(outside, -math.inf, value)
+
+
+@term
+def student_t(mean: Tensor, x: Tensor, log_scale: Tensor, df: Tensor) -> Tensor:
+    difference = x - mean
+    y = standardized(difference, 2 * log_scale) / df.sqrt()
+    far = y.abs() > 1e6
+    near = torch.log1p(torch.where(far, 1.0, y) ** 2)
+    beyond = 2 * (torch.where(far, difference, 1.0).abs().log() - log_scale) - df.log()
+    constant = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - 0.5 * (math.pi * df).log()
+    return constant - log_scale - 0.5 * (df + 1) * torch.where(far, beyond, near)
+
+
+@term
+def discretized_logistic(mean: Tensor, x: Tensor, log_scale: Tensor, half: Tensor) -> Tensor:
+    """log(sigmoid(high) - sigmoid(low)) = log sigmoid(high) + log sigmoid(-low) + log(1 - exp(low - high)). The right side
+    has no cancellation. An outer bin has no `high`, or no `low`."""
+    log_scale = log_scale.clamp(min=-80)  # below, 1 / scale would overflow float32
+    precision = torch.exp(-log_scale)
+    low, high = (x - mean - half) * precision, (x - mean + half) * precision
+    y = 2 * half * precision
+    narrow = y < 1e-4
+    far = torch.log(-torch.expm1(-torch.where(narrow, 1.0, y)))
+    width = torch.where(narrow, (2 * half).log() - log_scale - y / 2 + y * y / 24, far)
+    first, last = x <= half, x >= 1 - half
+    inside = ~(first | last)
+    return (
+        torch.where(last, 0.0, F.logsigmoid(high))
+        + torch.where(first, 0.0, F.logsigmoid(-low))
+        + torch.where(inside, width, 0.0)
+    )
