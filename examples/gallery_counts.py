@@ -35,15 +35,15 @@ class Encoder(nn.Sequential):
 
 
 class LogMean(nn.Linear):
-    """z to log_rate, or with dispersion to (log_mean, log_count), one dispersion for all."""
+    """z to log_rate, or with dispersion to (log_mean, log_theta), one dispersion for all."""
 
     def __init__(self, dispersion: bool) -> None:
         super().__init__(LATENT, FEATURES)
-        self.log_count = nn.Parameter(torch.zeros(1)) if dispersion else None
+        self.log_theta = nn.Parameter(torch.zeros(1)) if dispersion else None
 
     def forward(self, z: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         log_mean = super().forward(z)
-        return log_mean if self.log_count is None else (log_mean, self.log_count)
+        return log_mean if self.log_theta is None else (log_mean, self.log_theta)
 
 
 def fit(likelihood: str, train: Tensor, test: Tensor, epochs: int) -> tuple[vaefast.VAE, list[float]]:
@@ -68,7 +68,7 @@ def main(epochs: int = 60, seed: int = 0) -> dict[str, list[float]]:
     for likelihood in ("poisson", "negative_binomial"):
         vae, result[likelihood] = fit(likelihood, train, test, epochs)
         print(f"{likelihood}: held-out ELBO {result[likelihood][-1]:.2f} nats")
-    result["dispersion"] = [vae.decoder.log_count.exp().item()]
+    result["dispersion"] = [vae.decoder.log_theta.exp().item()]
     print(f"dispersion {result['dispersion'][0]:.2f}; the data's is {DISPERSION}")
     return result
 

@@ -22,6 +22,7 @@ inline Lanes multiply_low(Lanes a, Lanes b) {
 #endif
 }
 #include "loops.inl"
+#include "noise.inl"
 }  // namespace baseline
 
 constexpr Isa kBaseline = {baseline::loops<float>(Terms()), baseline::loops<double>(Terms()), baseline::normals};

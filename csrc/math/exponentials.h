@@ -36,6 +36,23 @@ VAEFAST_HD T exp(T x) {
   return x > Format<T>::exp_most ? T(INFINITY) : y;
 }
 
+// exp(x) for every x, rounded better: 0.53 ULP. What r lost to rounding is kept, and 1 + r is rounded last, together
+// with the rest of the polynomial. For a result from which a number of its size is subtracted.
+template <class T>
+VAEFAST_HD T exp_rounded(T x) {
+  constexpr T least = Format<T>::exp_least,
+              shift = T(uint64_t(3) << (Format<T>::mantissa - 1)) + T(2 * Format<T>::bias);
+  const T y = x < least ? least : x;
+  const T shifted = y * T(1.44269504088896340736) + shift, n = shifted - shift;
+  const Bits<T> exponent = bit_cast<Bits<T>>(shifted), half = exponent >> 1;
+  const T high = y - n * Format<T>::ln2_high, r = high - n * Format<T>::ln2_low;
+  const T lost = (high - r) - n * Format<T>::ln2_low, sum = T(1) + r;
+  const T rest = (r - (sum - T(1))) + (r * r * exp_rest(r) + lost);
+  const T power = (sum + rest) * bit_cast<T>(half << Format<T>::mantissa);
+  const T result = power * bit_cast<T>((exponent - half) << Format<T>::mantissa);
+  return x > Format<T>::exp_most ? T(INFINITY) : result;
+}
+
 // exp(x) for x <= 0 and NaN, in less time: 2^k is made 2^64 too large, so that it is normal for every k. 1.02 ULP.
 template <class T>
 VAEFAST_HD T exp_nonpositive(T x) {

@@ -65,17 +65,24 @@ VAEFAST_HD T log1p_deficit(T t) {
   return s * (T(0.5) - s * log_rest(s));
 }
 
+// log1p(t) for t >= 0. What rounding takes from 1 + t is added.
+template <class T>
+VAEFAST_HD T log1p(T t) {
+  const T sum = T(1) + t, lost = t - (sum - T(1));
+  const T far = log_normal(sum) + lost / sum;
+  return is_small(t) ? t * (T(1) - log1p_deficit(t)) : far;
+}
+
 // r >= 0 and x + r, divided by max(1, r), so that neither a tiny nor a huge r leaves the range of T; and Stirling's h
 // of both, 1 + r and 1 + x + r, over the same number. The caller has r and 1 over max(1, r).
 template <class T>
 struct Rising {
-  T one, r, sum, lower, upper, by_lower, by_upper, log_ratio;  // by_: 1 / lower; log_ratio: log(upper / lower)
+  T one, r, sum, lower, upper, by_lower, by_upper;  // by_: 1 / lower, 1 / upper
 
   VAEFAST_HD Rising(T x, T one, T r) : one(one), r(r) {
     sum = r + x * one;
     lower = r + one, upper = lower + x * one;
     by_lower = T(1) / lower, by_upper = T(1) / upper;
-    log_ratio = log_normal(upper * by_lower);
   }
 
   VAEFAST_HD T share() const { return r * by_lower; }      // r / (1 + r)
@@ -96,14 +103,14 @@ VAEFAST_HD T log_rising(T x, T log_r, T& slope) {
   const bool large = log_r > T(0);
   const T e = exp_nonpositive(-abs(log_r)), r = exp(log_r);
   const Rising<T> rising(x, large ? e : T(1), large ? T(1) : e);
-  const T w = x * rising.t_lower(), deficit = log1p_deficit(w);
+  const T w = x * rising.t_lower(), deficit = log1p_deficit(w), log_ratio = log_normal(rising.upper * rising.by_lower);
   const bool near = is_small(w);
   // (1 + r) log1p(w) - x, and r log1p(w)
-  const T excess = near ? -x * deficit : (T(1) + r) * rising.log_ratio - x;
-  const T log_power = near ? x * rising.share() * (T(1) - deficit) : r * rising.log_ratio;
+  const T excess = near ? -x * deficit : (T(1) + r) * log_ratio - x;
+  const T log_power = near ? x * rising.share() * (T(1) - deficit) : r * log_ratio;
   const T log_upper = log_normal(rising.upper), log_sum = log_normal(rising.sum);
   const T value = (x * (log_upper + (large ? log_r : T(0))) + excess) +
-                  (rising.stirling_difference() - T(0.5) * rising.log_ratio - log_sum + (large ? T(0) : log_r));
+                  (rising.stirling_difference() - T(0.5) * log_ratio - log_sum + (large ? T(0) : log_r));
   slope = x == T(0) ? T(0) : log_power + rising.digamma_difference(x);
   return x == T(0) ? T(0) : value;
 }

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.support.terms import TERMS
+from tests.support.terms import OPTIONS, TERMS
 from vaefast import ELBOLoss, likelihoods
 from vaefast import functional as VF
 from vaefast.ops import library
@@ -19,7 +19,12 @@ OBJECTS: dict[str, Callable[[float], likelihoods.Likelihood]] = {
     "squared_error": likelihoods.SquaredError,
     "gaussian_without_constant": lambda scale: likelihoods.Gaussian(constant=False, target_scale=scale),
     "laplace_without_constant": lambda scale: likelihoods.Laplace(constant=False, target_scale=scale),
+    "poisson_rate": lambda scale: likelihoods.Poisson(False, scale),
+    "negative_binomial_mean": lambda scale: likelihoods.NegativeBinomial(False, scale),
+    "zero_inflated_negative_binomial_mean": lambda scale: likelihoods.ZeroInflatedNegativeBinomial(False, scale),
 }
+# The terms that a decoder's output and data are the operands of: an option, such as degrees of freedom, is neither.
+LIKELIHOODS = [t for t in NAMES if TERMS[t].target is not None and not {*OPTIONS} & {*TERMS[t].kinds}]
 
 
 def term(draw: Draw) -> Call:
@@ -47,7 +52,7 @@ def term(draw: Draw) -> Call:
 
 def loss(draw: Draw) -> Call:
     call, note, rng = draw.call, draw.note, draw.rng
-    name = note("likelihood", draw.pick([t for t in NAMES if TERMS[t].target is not None]))
+    name = note("likelihood", draw.pick(LIKELIHOODS))
     dtype = draw.dtype()
     shape = draw.shape(1)
     latent_shape = (shape[0], *draw.shape(0, 2))

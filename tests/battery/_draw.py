@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.support.terms import TERMS
+from tests.support.terms import OPTIONS, TERMS
 from vaefast.ops import library
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -178,7 +178,7 @@ class Draw:
                 continue
             own = torch.float32 if k and dtype != torch.float64 and self.chance(0.1) else dtype
             one = k > 1 and self.chance(0.2)
-            options = dict.fromkeys(("df", "half width"), "option")
+            options = dict.fromkeys(OPTIONS, "option")
             kind = {"probs": "unit", "scale": "scale", "rate": "scale", **options}.get(drawn, "real")
             found.append(self.input(f"operand {k}", self.values(() if one else shape, kind).to(own)))
         return found, self.note("target_scale", scale)

@@ -3,11 +3,13 @@
 import math
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from torch import distributions as D
 
 from tests.support.accuracy import U
+from tests.support.terms import TERMS
 from vaefast import likelihoods as L
 
 F64 = torch.float64
@@ -67,18 +69,23 @@ class TestAccuracy:
             scale.append((abs(t) + abs(m) + half) * precision * 2 + 8)
         self.check(got, exact, scale, 4)
 
-    @pytest.mark.parametrize("log_count", [-200.0, -3.0, 0.0, 5.0, 12.0, 18.0, 35.0, 60.0])
-    def test_negative_binomial(self, log_count):
-        log_mean, log_counts = self.floats(-4, 8), self.floats(log_count - 1, log_count + 1)
+    @pytest.mark.parametrize("log_theta", [-200.0, -3.0, 0.0, 5.0, 12.0, 18.0, 35.0, 60.0])
+    def test_negative_binomial(self, log_theta):
+        log_mean, log_thetas = self.floats(-4, 8), self.floats(log_theta - 1, log_theta + 1)
         x = torch.poisson(log_mean.exp(), generator=torch.Generator().manual_seed(3))
         mpmath.mp.dps = 80
-        got = L.NegativeBinomial().log_prob((log_mean, log_counts), x, reduction="elementwise")
+        got = L.NegativeBinomial().log_prob((log_mean, log_thetas), x, reduction="elementwise")
         exact = []
-        for m, r, k in zip(*(map(mpmath.mpf, v.tolist()) for v in (log_mean, log_counts, x)), strict=True):
+        for m, r, k in zip(*(map(mpmath.mpf, v.tolist()) for v in (log_mean, log_thetas, x)), strict=True):
             m, r = mpmath.exp(m), mpmath.exp(r)
             gamma = mpmath.loggamma(k + r) - mpmath.loggamma(r) - mpmath.loggamma(k + 1)
             exact.append(gamma + r * mpmath.log(r / (r + m)) + k * mpmath.log(m / (r + m)))
-        self.check(got, exact, [max(abs(e), 2.0**-126) for e in exact], 4)
+        row = TERMS["negative_binomial"]
+        operands = [t.double().numpy() for t in (log_mean, x, log_thetas)]
+        value, *slopes = row.exact(*operands)
+        assert np.abs(value - np.array([float(e) for e in exact])).max() < 1e-12 * np.abs(value).max()
+        units = row.bounds(operands, value, slopes)[0][0] / 4  # as docs/accuracy.md publishes it
+        self.check(got, exact, units.tolist(), 4)
 
 
 @pytest.mark.parametrize(
@@ -94,14 +101,14 @@ def test_exact_values_of_the_continuous_bernoulli(logit, log_c):
 
 def test_the_gradient_by_a_large_dispersion_vanishes():
     """A negative binomial tends to Poisson: nothing is left to gain, and nothing explodes."""
-    log_count = torch.tensor([[20.0, 35.0, 60.0, 800.0, -800.0]], requires_grad=True)
+    log_theta = torch.tensor([[20.0, 35.0, 60.0, 800.0, -800.0]], requires_grad=True)
     value = L.NegativeBinomial().log_prob(
-        (torch.ones(1, 5), log_count), torch.tensor([[3, 3, 3, 3, 0]]), reduction="elementwise"
+        (torch.ones(1, 5), log_theta), torch.tensor([[3, 3, 3, 3, 0]]), reduction="elementwise"
     )
     poisson = D.Poisson(math.e).log_prob(torch.tensor(3.0))
     torch.testing.assert_close(value[0, :4], poisson.expand(4), rtol=1e-6, atol=0)
     value.sum().backward()
-    assert log_count.grad.abs().max() < 1e-6
+    assert log_theta.grad.abs().max() < 1e-6
 
 
 def test_poisson_of_large_counts():

@@ -30,7 +30,8 @@ def of_row(row):
 
     def make(*parameters):
         torchs = row.distribution(*parameters)
-        x = torch.rand(SHAPE) if row.kinds[row.target] == "unit data" else normal(*SHAPE)
+        draws = {"unit data": torch.rand(SHAPE), "positive data": normal(*SHAPE).exp(), "count data": counts(*SHAPE)}
+        x = draws.get(row.kinds[row.target], normal(*SHAPE))
         x = x.round() if torchs.support is D.constraints.boolean else x
         return L.by_name(row.name), parameters if len(parameters) > 1 else parameters[0], x, torchs
 
@@ -39,12 +40,17 @@ def of_row(row):
 
 # name: (the number of parameters, a function of them: the likelihood, the decoder's output, data, the same distribution in
 # torch)
-DISTRIBUTIONS = {name.replace("_", " "): of_row(row) for name, row in TERMS.items() if row.distribution}
+DISTRIBUTIONS = {
+    name.replace("_", " "): of_row(row) for name, row in TERMS.items() if row.distribution and name in L.NAMES
+}
 DISTRIBUTIONS |= {
     "laplace, fixed": (1, lambda m: (L.Laplace(scale=0.3), m, normal(*SHAPE), D.Laplace(m, 0.3))),
-    "poisson": (1, lambda r: (L.Poisson(), r, counts(*SHAPE), D.Poisson(r.exp()))),
-    "negative binomial": (
-        2, lambda m, r: (L.NegativeBinomial(), (m, r), counts(*SHAPE), D.NegativeBinomial(r.exp(), logits=m - r))
+    "student t": (2, lambda m, s: (L.StudentT(5.0), (m, s), normal(*SHAPE), D.StudentT(5.0, m, s.exp()))),
+    "poisson rate": (
+        1, lambda r: (L.Poisson(log_parameters=False), r.exp(), counts(*SHAPE), D.Poisson(r.exp()))
+    ),
+    "negative binomial, a dispersion for each column": (
+        2, lambda m, r: (L.NegativeBinomial(), (m, r[0]), counts(*SHAPE), D.NegativeBinomial(r[0].exp(), logits=m - r[0]))
     ),
 }  # fmt: skip
 # How exact the mean of torch's distribution is.
@@ -124,12 +130,12 @@ class TestNormalization:
         torch.testing.assert_close(total, torch.ones(200, dtype=F64), rtol=1e-10, atol=0)
 
     def test_counts(self):
-        log_mean, log_count, gate = (torch.empty(50, dtype=F64).uniform_(-2, 2) for _ in range(3))
+        log_mean, log_theta, gate = (torch.empty(50, dtype=F64).uniform_(-2, 2) for _ in range(3))
         support = torch.arange(2000)
         for likelihood, parameters in (
             (L.Poisson(), (log_mean,)),
-            (L.NegativeBinomial(), (log_mean, log_count)),
-            (L.ZeroInflatedNegativeBinomial(), (log_mean, log_count, gate)),
+            (L.NegativeBinomial(), (log_mean, log_theta)),
+            (L.ZeroInflatedNegativeBinomial(), (log_mean, log_theta, gate)),
         ):
             total = self.total(likelihood, parameters, support)
             torch.testing.assert_close(total, torch.ones(50, dtype=F64), rtol=1e-9, atol=0)
@@ -175,22 +181,22 @@ def test_categorical_is_cross_entropy():
 
 
 def test_zero_inflation():
-    log_mean, log_count, gate = normal(3, 5), normal(3, 5), normal(3, 5)
+    log_mean, log_theta, gate = normal(3, 5), normal(3, 5), normal(3, 5)
     x = torch.randint(0, 3, (3, 5))
-    plain = D.NegativeBinomial(log_count.exp(), logits=log_mean - log_count).log_prob(x.double()).exp()
+    plain = D.NegativeBinomial(log_theta.exp(), logits=log_mean - log_theta).log_prob(x.double()).exp()
     expected = torch.sigmoid(gate) * (x == 0) + torch.sigmoid(-gate) * plain
     zinb = L.ZeroInflatedNegativeBinomial()
-    torch.testing.assert_close(zinb.log_prob((log_mean, log_count, gate), x), expected.log().sum(1))
-    one = log_mean[:1], log_count[:1], gate[:1]
+    torch.testing.assert_close(zinb.log_prob((log_mean, log_theta, gate), x), expected.log().sum(1))
+    one = log_mean[:1], log_theta[:1], gate[:1]
     drawn = zinb.sample(tuple(t.repeat(20_000, 1) for t in one))
     error = (drawn.mean(0) - zinb.mean(one)[0]).abs()
     assert (error < 5 * drawn.std(0) / 20_000**0.5).all()
 
 
 def test_one_dispersion_for_all_samples():
-    log_mean, log_count, x = normal(5, 4), normal(4), counts(5, 4)
-    got = L.NegativeBinomial().log_prob((log_mean, log_count), x)
-    torch.testing.assert_close(got, L.NegativeBinomial().log_prob((log_mean, log_count.expand(5, 4)), x))
+    log_mean, log_theta, x = normal(5, 4), normal(4), counts(5, 4)
+    got = L.NegativeBinomial().log_prob((log_mean, log_theta), x)
+    torch.testing.assert_close(got, L.NegativeBinomial().log_prob((log_mean, log_theta.expand(5, 4)), x))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -233,9 +239,9 @@ def test_validate_looks_at_what_a_likelihood_can_hold():
         (lambda: L.Laplace(scale=0.0), ValueError, "Laplace: scale must be positive, got 0.0"),
         (lambda: L.DiscretizedLogistic(levels=1), ValueError, "DiscretizedLogistic: levels must be an int of at least 2"),
         (lambda: L.Poisson().log_prob(torch.zeros(2, 3), torch.zeros(2, 4)), ValueError,
-         r"Poisson: recon_x is for data of shape \(2, 3\), got \(2, 4\)"),
+         r"Poisson: x must have the shape of log_rate, \(2, 3\), got \(2, 4\)"),
         (lambda: L.NegativeBinomial().log_prob(torch.zeros(2, 3), torch.zeros(2, 3)), ValueError,
-         r"NegativeBinomial: recon_x must be \(log_mean, log_count\), got 1 tensors"),
+         r"NegativeBinomial: recon_x must be \(log_mean, log_theta\), got 1 tensors"),
         (lambda: L.Categorical().log_prob(torch.zeros(2, 5, 3), torch.zeros(2, 5)), ValueError,
          r"Categorical: recon_x is for data of shape \(2, 3\), got \(2, 5\)"),
         (lambda: L.Poisson().log_prob(torch.zeros(2, 3), None), TypeError, "Poisson: x must be a torch.Tensor, got NoneType"),

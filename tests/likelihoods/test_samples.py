@@ -24,9 +24,9 @@ def test_samples_of_counts_are_counts_in_any_dtype(dtype):
 
 def test_samples_far_out_are_counts():
     one = torch.zeros(50)
-    for log_mean, log_count in ((0, 800), (0, -800), (600, -800), (44, 5), (-800, 0)):
-        x = L.NegativeBinomial().sample((one + log_mean, one + log_count))
-        assert (x >= 0).all() and x.isfinite().all(), (log_mean, log_count)
+    for log_mean, log_theta in ((0, 800), (0, -800), (600, -800), (44, 5), (-800, 0)):
+        x = L.NegativeBinomial().sample((one + log_mean, one + log_theta))
+        assert (x >= 0).all() and x.isfinite().all(), (log_mean, log_theta)
     assert (L.Poisson().sample(one + 60) > 1e18).all()
     assert (L.NegativeBinomial().sample((one, one + 800)) < 30).all()  # Poisson's limit
 

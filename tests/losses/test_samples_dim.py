@@ -187,7 +187,7 @@ def call(samples_dim, z, recon_x, likelihood="bernoulli", **given):
         (lambda: call(1, (B, K, 7), (B, K, D)), r"z must have shape \(4, K, 2\) with samples_dim=1, got \(4, 3, 7\)$"),
         (lambda: call(1, (B, K, L), (K, B, D)), r"recon_x must have shape \(4, 3, 5\), .* with samples_dim=1, got \(3, 4, 5\)$"),
         (lambda: call(0, (K, B, L), (B, K, D)), r"recon_x must have shape \(3, 4, 5\), .* with samples_dim=0, got \(4, 3, 5\)$"),
-        (lambda: call(1, (B, K, L), (K, B, D), "poisson"), r"recon_x must have batch shape \(4, 3\), that of z with samples_dim=1, got \(3, 4\)$"),
+        (lambda: call(1, (B, K, L), (K, B, D), "poisson"), r"recon_x must have shape \(4, 3, 5\), .* with samples_dim=1, got \(3, 4, 5\)$"),
         (lambda: call(1, (B, 0, L), (B, 0, D)), r"z must hold at least one sample, got shape \(4, 0, 2\)$"),
         (lambda: call(1, (B, K, L), (B, K, D), prior_mu=torch.zeros(7)), r"prior_mu must be broadcastable to the shape of mu, \(4, 2\), got \(7,\)"),
         (lambda: call(1, (B, K, L), (B, K, D), mask=torch.ones(B, K, D, dtype=torch.bool)), r"mask must be broadcastable to the shape of x, \(4, 5\)"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tests.support.terms import TERMS, Term
+from tests.support.terms import OPTIONS, TERMS, Term
 from vaefast import ELBOLoss, IWAELoss, reference
 from vaefast import functional as VF
 
@@ -112,7 +112,8 @@ LOSS = ("logits", "x", "mu", "logvar")
 def of_term(row: Term) -> Iterator[Operation]:
     """A term by its public call, for each reduction that its row names."""
     names = ("mu", "logvar", "prior_mu", "prior_logvar") if row.target is None else ("logits", "x", "scale", "shape")
-    inputs = tuple({"probs": "probs", "scale": "sigma"}.get(kind, n) for kind, n in zip(row.kinds, names, strict=False))
+    positive = dict.fromkeys(("scale", "rate", *OPTIONS), "sigma")
+    inputs = tuple(({"probs": "probs"} | positive).get(kind, n) for kind, n in zip(row.kinds, names, strict=False))
     for reduction in row.reductions:
         name = (row.label or row.name) + f" {reduction}" * (reduction != "none")
         composite = functools.partial(_composite_term, row.name, reduction)

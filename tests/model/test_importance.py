@@ -83,10 +83,10 @@ def test_a_shared_parameter_as_long_as_a_chunk():
     class Decoder(nn.Module):
         def __init__(self):
             super().__init__()
-            self.log_mean, self.log_count = nn.Linear(2, 100), nn.Parameter(torch.zeros(100))
+            self.log_mean, self.log_theta = nn.Linear(2, 100), nn.Parameter(torch.zeros(100))
 
         def forward(self, z):
-            return self.log_mean(z), self.log_count
+            return self.log_mean(z), self.log_theta
 
     vae = vaefast.VAE(nn.Linear(100, 4), Decoder(), likelihood="negative_binomial")
     x = torch.poisson(torch.ones(2, 100))

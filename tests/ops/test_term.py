@@ -215,6 +215,7 @@ def test_targets_of_any_type(case, dtype, isa):
     operands = case.operands((4, 1100), torch.float32)
     scale = 1 / 255 if dtype == torch.uint8 else 1.0
     x = (torch.rand(4, 1100) / scale).to(dtype)
+    x = x.clamp(min=1) if case.kinds[case.target] == "positive data" else x
     operands[case.target] = x
     wide = [t.double() for t in operands]
     got = ops.row_sum(case.name, operands, target_scale=scale)
@@ -252,7 +253,9 @@ def test_mixed_dtypes(case):
 @each_case
 def test_gradcheck(case):
     """Against finite differences, in float64, backward and forward mode, batched, twice."""
-    operands = [t.requires_grad_() for t in case.operands((2, 3))]
+    operands = case.operands((2, 3))
+    operands = [t + (kind == "count data") for t, kind in zip(operands, case.kinds, strict=True)]  # below 0 is no count
+    operands = [t.requires_grad_() for t in operands]
     for reduction in ("none", "mean", "elementwise"):
 
         def function(*operands, reduction=reduction):

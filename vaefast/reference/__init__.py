@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from . import counts, tails
-from .formulas import KL_TERMS, LOG_2PI, TERMS, kl_term, phi
+from .formulas import KL_TERMS, LOG_2PI, TERMS, bernoulli, gaussian, gaussian_kl, kl_term, phi
 
 __all__ = [
     "KL_TERMS",
     "LOG_2PI",
     "TERMS",
+    "bernoulli",
     "counts",
     "elbo_loss",
+    "gaussian",
+    "gaussian_kl",
     "kl_term",
     "latent_kl",
     "phi",

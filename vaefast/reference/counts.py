@@ -61,26 +61,28 @@ def _deficit(t: Tensor) -> Tensor:
 
 
 def _positive_count(log_mean: Tensor, log_theta: Tensor, x: Tensor) -> Tensor:
-    """log of the negative binomial's probability of x > 0, which has its derivative by x at 0, too. With q = m / (m + r) = 1 - p and n = x + r, it is
+    """log of the negative binomial's probability of x > 0, and its derivative by x at 0. With q = m / (m + r) = 1 - p and
+    n = x + r, it is
     x log(q (1 + n) / (1 + x)) + r log(p (1 + n) / (1 + r)) and what remains of Stirling's formula at 1 + x, 1 + r and
     1 + n. Both logarithms are log1p of t and of v. Everything is divided by max(1, r)."""
     large, less = log_theta > 0, log_mean < log_theta
-    e, ratio = (-log_theta.abs()).exp(), (-(log_mean - log_theta).abs()).exp()
+    odds = log_mean - log_theta
+    e, ratio = torch.where(large, -log_theta, log_theta).exp(), torch.where(less, odds, -odds).exp()
     r, one = torch.where(large, 1.0, e), torch.where(large, e, 1.0)
-    p, q = torch.sigmoid(log_theta - log_mean), torch.sigmoid(log_mean - log_theta)
+    p, q = torch.sigmoid(-odds), torch.sigmoid(odds)
     smaller = torch.where(less, log_mean, log_theta).clamp(max=700).exp()
     excess = (torch.where(less, x, x * ratio) - smaller) / (1 + ratio)  # (x - m) p
     lower, upper, total = r + one, r + one + x * one, (r + x * one).clamp(min=1e-300)
     t, v = -(excess + p) / (1 + x), (excess - q) * one / lower
-    log_t = F.logsigmoid(log_mean - log_theta) + log_theta.clamp(min=0) + (upper / (1 + x)).log()
-    log_v = F.logsigmoid(log_theta - log_mean) + (upper / lower).log()
+    log_t = F.logsigmoid(odds) + torch.where(large, log_theta, 0.0) + (upper / (1 + x)).log()
+    log_v = F.logsigmoid(-odds) + (upper / lower).log()
     x_part = torch.where(t.abs() < 0.3, -t * (1 + x * _deficit(t)), x * log_t + excess + p)
     rv = (excess - q) * r / lower
     far = rv - log_theta.clamp(max=700).exp() * log_v
     r_part = torch.where(v.abs() < 0.3, rv * _deficit(v), far) + v
     logs = (upper / lower).log() + (upper / (1 + x)).log() - (upper * total * total).log()
     corrections = _stirling(one / upper) - _stirling(one / lower) - _stirling(1 / (1 + x)) - LOG_2PI / 2
-    return x_part - r_part + 0.5 * logs + corrections + log_theta.clamp(max=0)
+    return x_part - r_part + 0.5 * logs + corrections + torch.where(large, 0.0, log_theta)
 
 
 def _with_zeros(at_0: Tensor, log_mean: Tensor, log_theta: Tensor, x: Tensor) -> Tensor:

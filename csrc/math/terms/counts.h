@@ -38,11 +38,18 @@ VAEFAST_HD T of_count(T x, T gradient) {
   return x < T(0) ? T(0) : gradient;
 }
 
-// x log1p(t) - (1 + x) t, from t, from (1 + x) t, and from what log1p(t) is where t is not small.
+// log1p(t) where t is not small. Near -1, where t has lost digits, it is offset + log(factor).
 template <class T>
-VAEFAST_HD T count_excess(T x, T t, T whole, T log1p_far) {
-  const T near = -t * (T(1) + x * math::log1p_deficit(t));
-  return math::is_small(t) ? near : x * log1p_far - whole;
+VAEFAST_HD T log1p_far(T t, T factor, T offset) {
+  const bool lost = t < T(-0.75);
+  return math::log_normal(lost ? factor : T(1) + t) + (lost ? offset : T(0));
+}
+
+// x log1p(t) - (1 + x) t, from t, from (1 + x) t, and from what log1p_far takes.
+template <class T>
+VAEFAST_HD T count_excess(T x, T t, T whole, T factor, T offset) {
+  const T near = -t * (T(1) + x * math::log1p_deficit(t)), far = x * log1p_far(t, factor, offset) - whole;
+  return math::is_small(t) ? near : far;
 }
 
 // log of Poisson's probability of x, and its derivative by x.
@@ -50,7 +57,7 @@ template <class T>
 VAEFAST_HD T poisson(T x, T rate, T log_rate, T& by_x) {
   const T h = T(1) + x, by_h = T(1) / h, log_h = math::log_normal(h), whole = (rate - x) - T(1);
   const T rest = T(0.5) * log_h + (math::stirling(by_h) + T(math::kLog2Pi / 2));
-  const T some = count_excess(x, whole * by_h, whole, log_rate - log_h) - rest;
+  const T some = count_excess(x, whole * by_h, whole, by_h, log_rate) - rest;
   by_x = of_count(x, log_rate - math::digamma1p(x));
   return x == T(0) ? -rate : some;
 }
@@ -62,7 +69,7 @@ struct Poisson : ElementwiseTerm {
 
   template <class T>
   VAEFAST_HD static T prepare(T log_rate) {
-    return bounded(math::exp(log_rate), kMost<T>);
+    return bounded(math::exp_rounded(log_rate), kMost<T>);
   }
   template <class T>
   VAEFAST_HD static T evaluate(T log_rate, T count, T rate, T* d) {

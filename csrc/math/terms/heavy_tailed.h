@@ -23,13 +23,13 @@ struct LogNormal : ElementwiseTerm {
     d[0] = outside ? T(0) : deviation.slope;
     d[1] = outside ? T(0) : -(T(1) + deviation.slope) / x;
     d[2] = outside ? T(0) : deviation.squared - T(1);
-    const T value = -((T(math::kLog2Pi / 2) + log_scale + log_x) + T(0.5) * deviation.squared);
+    const T value = -((T(0.5) * deviation.squared + (log_scale + log_x)) + T(math::kLog2Pi / 2));
     return outside ? -T(INFINITY) : value;
   }
 };
 
-// log of Student's t with df degrees of freedom at z = (x - mean) / scale, from y = |z| / sqrt(df), or from 1 / y where
-// the square of y may overflow.
+// log of Student's t with df degrees of freedom at z = (x - mean) / scale. Where the square of z may overflow, z^2 / df
+// is as good as 1 + z^2 / df, and enters by its logarithm.
 struct StudentT : ElementwiseTerm {
   static constexpr const char* name = "student_t";
   static constexpr int arity = 4, target = 1;
@@ -39,29 +39,31 @@ struct StudentT : ElementwiseTerm {
   template <class T>
   VAEFAST_HD static T prepare(T df) {
     T slope;
-    const T log_df = math::log(df);
-    const T rising = math::log_rising(T(0.5), log_df - T(0.693147180559945309), slope);
+    const T log_df = math::log(df), rising = math::log_rising(T(0.5), log_df - kLog2<T>, slope);
     return rising - T(0.5) * (log_df + T(1.1447298858494001741));
   }
   template <class T>
   VAEFAST_HD static T evaluate(T mean, T x, T log_scale, T df, T constant, T* d) {
-    const T difference = x - mean, precision = math::exp(-log_scale), log_df = math::log(df), by_df = T(1) / df;
-    const T z = difference == T(0) ? difference : difference * precision;
-    const T root = math::exp(T(-0.5) * log_df), y = math::abs(z) * root;
-    const bool far = y > T(1);
-    const T r = far ? T(1) / y : y, square = r * r, by_sum = T(1) / (T(1) + square);
-    const T log_y = math::log(math::abs(far ? difference : T(1))) - log_scale - T(0.5) * log_df;
-    const T log_sum = (far ? T(2) * log_y : T(0)) - math::minus_log1p(T(0), T(0), square);  // log1p(z^2 / df)
-    const T share = far ? by_sum : square * by_sum;                                         // z^2 / (df + z^2)
-    const T near_slope = (z == T(0) ? z : z * precision) * by_df;
-    d[0] = (df + T(1)) * by_sum * (far ? T(1) / difference : near_slope);
+    const T difference = x - mean, precision = math::exp(-log_scale), log_df = math::log(df);
+    const T z = difference == T(0) ? difference : difference * precision;  // 0 also where the scale is 0
+    const bool far = math::abs(z) > T(1e15);
+    const T near = far ? T(1) : z, square = near * near, inverse = T(1) / (df + square);
+    const T log_far = T(2) * (math::log(math::abs(far ? difference : T(1))) - log_scale) - log_df;
+    const T log_sum = far ? log_far : math::log1p(square / df);
+    const T share = far ? T(1) : square * inverse;  // z^2 / (df + z^2)
+    const T slope = far ? T(1) / difference : (z == T(0) ? z : z * precision) * inverse;
+    d[0] = (df + T(1)) * slope;
     d[1] = -d[0];
     d[2] = (df + T(1)) * share - T(1);
-    T slope;
-    (void)math::log_rising(T(0.5), log_df - T(0.693147180559945309), slope);
-    d[3] = (slope - T(0.5) + T(0.5) * (df + T(1)) * share) * by_df - T(0.5) * log_sum;
+    T by_half;
+    (void)math::log_rising(T(0.5), log_df - kLog2<T>, by_half);
+    d[3] = (by_half - T(0.5) + T(0.5) * (df + T(1)) * share) / df - T(0.5) * log_sum;
     return (constant - log_scale) - T(0.5) * (df + T(1)) * log_sum;
   }
+
+ private:
+  template <class T>
+  static constexpr T kLog2 = T(0.693147180559945309417);
 };
 
 using HeavyTailedTerms = Family<LogNormal, StudentT>;

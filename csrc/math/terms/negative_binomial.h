@@ -18,7 +18,7 @@ struct MeanAndDispersion {
     p.log_mean = bounded_log(log_mean);
     p.log_r = bounded_log(log_r);
     p.mean_is_less = p.log_mean < p.log_r;
-    p.smaller = bounded(math::exp(p.mean_is_less ? p.log_mean : p.log_r), kMost<T>);
+    p.smaller = bounded(math::exp_rounded(p.mean_is_less ? p.log_mean : p.log_r), kMost<T>);
     p.ratio = math::exp_nonpositive(-math::abs(p.log_mean - p.log_r));
     p.r = math::exp(p.log_r);
     const T by_largest = math::exp_nonpositive(-math::abs(p.log_r));
@@ -70,17 +70,17 @@ struct NegativeBinomialOf {
     const T g = ((of.mean_is_less ? x : of.ratio * x) - of.smaller) * share;  // (x - m) p
     const math::Rising<T> rising(x, of.one_by_largest, of.r_by_largest);
     const T v = (g - q) * rising.t_lower(), rv = (g - q) * rising.share();
-    const T log_v = rising.log_ratio - log1p_ratio - (of.mean_is_less ? T(0) : log_odds);
-    const T r_excess = math::is_small(v) ? rv * math::log1p_deficit(v) : rv - of.r * log_v;  // r (v - log1p(v))
+    const T log_p = -log1p_ratio - (of.mean_is_less ? T(0) : log_odds);
+    const T r_far = rv - of.r * log1p_far(v, rising.upper * rising.by_lower, log_p);
+    const T r_excess = math::is_small(v) ? rv * math::log1p_deficit(v) : r_far;  // r (v - log1p(v))
 
     const T h = T(1) + x, by_h = T(1) / h, whole = -(g + p);
-    const T log_ratio = math::log_normal(rising.upper * by_h);  // log of (1 + n) / (1 + x), over max(1, r)
     const T log_r_below_1 = of.log_r < T(0) ? of.log_r : T(0);
     const T log_q = (of.mean_is_less ? of.log_mean : of.log_r) - log_r_below_1 - log1p_ratio;  // of q max(1, r)
-    const T x_part = count_excess(x, whole * by_h, whole, log_q + log_ratio);
-    const T logs = (rising.log_ratio + log_ratio) - math::log_normal(rising.upper * rising.sum * rising.sum);
+    const T x_part = count_excess(x, whole * by_h, whole, rising.upper * by_h, log_q);
+    const T logs = math::log_normal(rising.lower * rising.by_upper * h * rising.sum * rising.sum);
     const T corrections = rising.stirling_difference() - math::stirling(by_h) - T(math::kLog2Pi / 2);
-    const T some = (x_part - (r_excess + v)) + (T(0.5) * logs + corrections + log_r_below_1);
+    const T some = (x_part - (r_excess + v)) + ((corrections - T(0.5) * logs) + log_r_below_1);
     const T of_shift = (g * rising.one + q * rising.r) * rising.by_lower;  // g - rv
     const T by_r = rising.digamma_difference(x) - of_shift - r_excess;
 

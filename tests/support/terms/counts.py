@@ -219,6 +219,11 @@ def _zinb_regimes(n: int, g: torch.Generator) -> Ranges:
         yield name, (*operands, normal(n, g, 2.0))
 
 
+def _rate_regimes(n: int, g: torch.Generator) -> Ranges:
+    for name, (log_rate, x) in _poisson_regimes(n, g):  # float16 has no rate beyond 65504
+        yield name, (log_rate.clamp(max=11).exp(), x)
+
+
 def _rates(regimes: Callable[[int, torch.Generator], Ranges], positive: tuple[int, ...]):
     def of(n: int, g: torch.Generator) -> Ranges:
         for name, operands in regimes(n, g):
@@ -287,7 +292,7 @@ ROWS = (
         bounds=_rate_bounds,
         call=_call(likelihoods.Poisson),
         eager=lambda rate, x: D.Poisson(rate, validate_args=False).log_prob(x),
-        regimes=_rates(_poisson_regimes, (0,)),
+        regimes=_rate_regimes,
         gradients=(0,),
     ),
     Term(

@@ -79,7 +79,7 @@ def _t_regimes(n: int, g: torch.Generator) -> Ranges:
 ROWS = (
     Term(
         "log_normal",
-        ("real", "positive data", "real"),
+        ("real", "positive data", "log scale"),
         log_normal,
         bounds=_log_normal_bounds,
         distribution=lambda m, s, **options: D.LogNormal(m, s.exp(), **options),
@@ -87,7 +87,7 @@ ROWS = (
     ),
     Term(
         "student_t",
-        ("real", "data", "real", "df"),
+        ("real", "data", "log scale", "df"),
         student_t,
         bounds=_t_bounds,
         call=of_option("student_t"),

@@ -31,6 +31,7 @@ def uniform(shape: tuple[int, ...], g: torch.Generator) -> Tensor:
 # What an operand may be, and how it is drawn in float64, well inside the range of every dtype.
 KINDS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
     "real": normal,  # a parameter
+    "log scale": lambda shape, g: normal(shape, g, 0.3),  # one by which rounding is not made much larger
     "logits": lambda shape, g: normal(shape, g, 3.0),
     "scale": lambda shape, g: normal(shape, g, 0.5).exp(),  # a standard deviation
     "probs": lambda shape, g: uniform(shape, g) * 0.98 + 0.01,
@@ -39,10 +40,12 @@ KINDS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
     "positive data": lambda shape, g: normal(shape, g).exp(),
     "rate": lambda shape, g: normal(shape, g).exp(),  # a positive parameter
     "count data": lambda shape, g: torch.poisson(normal(shape, g, 1.5).exp(), generator=g),
-    # options of a likelihood, which are no parameters of a decoder
     "df": lambda shape, g: normal(shape, g).exp() + 0.5,
     "half width": lambda shape, g: 0.5 / torch.randint(1, 256, shape, generator=g, dtype=torch.float64),
 }
+
+
+OPTIONS = ("df", "half width")  # the kinds that are no parameters of a decoder, but options of a likelihood
 
 
 def of_option(term: str) -> Callable[..., Tensor]:
