@@ -40,6 +40,9 @@ __device__ inline T load(const View& v, int64_t index) {
     case DType::f32: return T(static_cast<const float*>(v.data)[index]);
     case DType::f64: return T(static_cast<const double*>(v.data)[index]);
     case DType::u8: return T(static_cast<const uint8_t*>(v.data)[index]);
+    case DType::i16: return T(static_cast<const int16_t*>(v.data)[index]);
+    case DType::i32: return T(static_cast<const int32_t*>(v.data)[index]);
+    case DType::i64: return T(static_cast<const int64_t*>(v.data)[index]);
     default: return T(from_half(static_cast<const uint16_t*>(v.data)[index], v.dtype == DType::bf16));
   }
 }

@@ -1,6 +1,6 @@
 // The kernel of every sweep that the vector kernels do not take: any layout, mixed dtypes, masks, double. It reads and
 // writes one element at a time.
-#include "items.h"
+#include "element.h"
 
 namespace vaefast::cuda {
 namespace {
@@ -19,14 +19,14 @@ __device__ inline void normals(const NoiseKey& key, int64_t from, float (&eps)[4
 }
 
 template <class Term, class T, bool sampling>
-__global__ void __launch_bounds__(kThreads, sampling ? 1 : 2) general_kernel(const __grid_constant__ Launch l) {
+__global__ void __launch_bounds__(kThreads, sampling || Term::heavy ? 1 : 2)
+    general_kernel(const __grid_constant__ Launch l) {
   constexpr int n = sampling ? 4 : 1;  // neighbours that a lane takes: as many as a block of the noise
   constexpr int arity = Term::arity;
   const SweepArgs& a = l.args;
   double grad_sum[arity] = {};
   NoiseKey key;
   if constexpr (sampling) key = noise_key(a.sampling);
-  const auto index = [&](const View& v, int64_t row, int64_t col) { return row * v.row_stride + col * v.col_stride; };
 
   sweep_items(l, grad_sum, [&](int64_t row, int64_t begin, int64_t end, int lane, double row_coef) {
     double sum = 0;
@@ -36,23 +36,11 @@ __global__ void __launch_bounds__(kThreads, sampling ? 1 : 2) general_kernel(con
       for (int j = 0; j < n; ++j) {
         const int64_t col = first + j;
         if (col >= end) continue;
-        T x[arity], d[arity];
+        const Element<arity, T> e = element<Term, T>(a, row, col, row_coef);
+        mu[j] = e.mu, spread[j] = e.spread;
 #pragma unroll
-        for (int k = 0; k < arity; ++k) {
-          x[k] = load<T>(a.operand[k], index(a.operand[k], row, col));
-          if (takes_factor<Term>(k)) x[k] *= T(a.factor[k]);
-        }
-        T value = evaluate<Term>(x, d);
-        mu[j] = x[0], spread[j] = x[1];
-        const bool kept = !a.mask.data || load<float>(a.mask, index(a.mask, row, col)) != 0.0f;
-        const bool by_element = a.coef.data && a.coef.col_stride != 0;
-        const T coef = T(a.scale * (by_element ? load<double>(a.coef, index(a.coef, row, col)) : row_coef));
-        value = kept ? value : T(0);
-#pragma unroll
-        for (int k = 0; k < arity; ++k)
-          g[k][j] = kept ? coef * (takes_factor<Term>(k) ? T(a.factor[k]) * d[k] : d[k]) : T(0);
-        if (a.value.data && a.value.col_stride != 0) store(a.value, index(a.value, row, col), value);
-        sum += double(value);
+        for (int k = 0; k < arity; ++k) g[k][j] = e.gradient[k];
+        sum += double(e.value);
       }
       if constexpr (sampling) {
         for (int64_t s = 0; s < a.sampling.samples; ++s) {

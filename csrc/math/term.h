@@ -10,8 +10,9 @@
 //   is_kl     whether it is a KL divergence of the latents; only those are computed together with samples. Its operands
 //             are a mean and a spread, of q and then of the prior
 //   by_scale  whether those spreads are sigma; they are log sigma^2 otherwise
-//   mostly_zeros  whether data often are: a CPU then computes all elements for x = 0, and again the few that are not
-//   light     whether it needs few registers; a GPU's multiprocessor then holds three blocks of its float kernel
+//   mostly_zeros  whether most data are 0: a CPU then computes all elements for x = 0, and again the few others
+//   light, heavy  whether it needs few registers, or many; a GPU's multiprocessor then holds three blocks of its float
+//             kernel, or one, in place of two
 //   prepare   makes one number of the operands that `prepared_from` lists; evaluate takes it after the operands
 //
 // `prepare` is there for speed. A CPU runs it over many elements before it runs evaluate over them: two short loops
@@ -38,7 +39,7 @@ using AllOperands = std::make_index_sequence<Term::arity>;
 
 struct ElementwiseTerm {
   static constexpr int target = -1;  // none
-  static constexpr bool is_kl = false, by_scale = false, mostly_zeros = false, light = false;
+  static constexpr bool is_kl = false, by_scale = false, mostly_zeros = false, light = false, heavy = false;
   using prepared_from = Operands<>;  // nothing is prepared
 };
 

@@ -95,6 +95,8 @@ def test_kernels_run_on_the_cpu_like_the_cpus():
         "tests/test_bad_input.py",
     )
     simulated(*files, "-k", "not 2_to_the_31 and not large_batches")
+    on_cpus = "mpmath", "of_any_type", "nothing_is_expanded", "number_of_threads"
+    simulated("tests/likelihoods/test_counts.py", "-k", " and ".join(f"not {each}" for each in on_cpus))
 
 
 def test_kernels_run_under_sanitizers():

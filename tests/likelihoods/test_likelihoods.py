@@ -49,9 +49,6 @@ DISTRIBUTIONS |= {
     "poisson rate": (
         1, lambda r: (L.Poisson(log_parameters=False), r.exp(), counts(*SHAPE), D.Poisson(r.exp()))
     ),
-    "negative binomial, a dispersion for each column": (
-        2, lambda m, r: (L.NegativeBinomial(), (m, r[0]), counts(*SHAPE), D.NegativeBinomial(r[0].exp(), logits=m - r[0]))
-    ),
 }  # fmt: skip
 # How exact the mean of torch's distribution is.
 MEAN_TOLERANCE = {name.replace("_", " "): row.mean_tolerance for name, row in TERMS.items()}

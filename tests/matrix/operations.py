@@ -29,12 +29,12 @@ class Operation:
 
     def draw(self, batch: int = BATCH, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
         g = torch.Generator().manual_seed(batch)
-        shapes = {"probs": (batch, D), "x": (batch, D), "logits": (batch, D), "scale": (batch, D), "shape": (batch, D), "weight": (batch,),
+        shapes = {"probs": (batch, D), "x": (batch, D), "logits": (batch, D), "scale": (batch, D), "shape": (batch, D), "weight": (batch,), "rate": (batch, D),
                   "beta": (), "head": (D, L), "bias": (D,), "z": (batch, L)}  # fmt: skip
         drawn = []
         for name in self.inputs:
             shape = (2,) * (name in self.sampled) + shapes.get(name, (batch, L))
-            uniform = name in ("probs", "x", "weight", "beta", "sigma")
+            uniform = name in ("probs", "x", "weight", "beta", "sigma", "rate")
             t = (torch.rand if uniform else torch.randn)(shape, generator=g, dtype=torch.float64)
             drawn.append((0.1 + 0.8 * t if uniform else t).to(dtype))
         return tuple(drawn)
@@ -112,7 +112,7 @@ LOSS = ("logits", "x", "mu", "logvar")
 def of_term(row: Term) -> Iterator[Operation]:
     """A term by its public call, for each reduction that its row names."""
     names = ("mu", "logvar", "prior_mu", "prior_logvar") if row.target is None else ("logits", "x", "scale", "shape")
-    positive = dict.fromkeys(("scale", "rate", *OPTIONS), "sigma")
+    positive = {"scale": "sigma", **dict.fromkeys(("rate", *OPTIONS), "rate")}
     inputs = tuple(({"probs": "probs"} | positive).get(kind, n) for kind, n in zip(row.kinds, names, strict=False))
     for reduction in row.reductions:
         name = (row.label or row.name) + f" {reduction}" * (reduction != "none")

@@ -5,6 +5,7 @@
 #include "../../csrc/cuda/general.cu"
 #include "../../csrc/cuda/plan.cu"
 #include "../../csrc/cuda/scale.cu"
+#include "../../csrc/cuda/sums.cu"
 #include "../../csrc/cuda/vector.cu"
 #include "../../csrc/ops/backend.h"
 #include "../../csrc/ops/sweep.h"

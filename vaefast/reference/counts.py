@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .formulas import LOG_2PI, term
+from .formulas import LOG_2PI, log_sigmoid, term
 
 
 def _count_term(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -74,8 +73,8 @@ def _positive_count(log_mean: Tensor, log_theta: Tensor, x: Tensor) -> Tensor:
     excess = (torch.where(less, x, x * ratio) - smaller) / (1 + ratio)  # (x - m) p
     lower, upper, total = r + one, r + one + x * one, (r + x * one).clamp(min=1e-300)
     t, v = -(excess + p) / (1 + x), (excess - q) * one / lower
-    log_t = F.logsigmoid(odds) + torch.where(large, log_theta, 0.0) + (upper / (1 + x)).log()
-    log_v = F.logsigmoid(-odds) + (upper / lower).log()
+    log_t = log_sigmoid(odds) + torch.where(large, log_theta, 0.0) + (upper / (1 + x)).log()
+    log_v = log_sigmoid(-odds) + (upper / lower).log()
     x_part = torch.where(t.abs() < 0.3, -t * (1 + x * _deficit(t)), x * log_t + excess + p)
     rv = (excess - q) * r / lower
     far = rv - log_theta.clamp(max=700).exp() * log_v
@@ -96,7 +95,7 @@ def _negative_binomial(log_mean: Tensor, log_theta: Tensor, x: Tensor) -> Tensor
     odds = log_mean - log_theta
     small = odds.clamp(max=0).exp().clamp(min=1e-300)
     less = -log_mean.clamp(max=700).exp() * torch.log1p(small) / small
-    at_0 = torch.where(odds < 0, less, -log_theta.clamp(max=700).exp() * F.softplus(odds))
+    at_0 = torch.where(odds < 0, less, log_theta.clamp(max=700).exp() * log_sigmoid(-odds))
     return _with_zeros(at_0, log_mean, log_theta, x)
 
 
@@ -120,8 +119,8 @@ def negative_binomial_mean(mean: Tensor, x: Tensor, theta: Tensor) -> Tensor:
 
 def _zero_inflated(gate: Tensor, counted: Tensor, x: Tensor) -> Tensor:
     gate, counted = _bounded(gate), counted.clamp(min=-1e300)
-    some = F.logsigmoid(-gate) + counted
-    return torch.where(x == 0, torch.logaddexp(F.logsigmoid(gate), some), some)
+    some = log_sigmoid(-gate) + counted
+    return torch.where(x == 0, torch.logaddexp(log_sigmoid(gate), some), some)
 
 
 @_count_term

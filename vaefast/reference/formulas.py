@@ -65,6 +65,12 @@ def standardized(difference: Tensor, logvar: Tensor) -> Tensor:
     return difference * torch.exp(-0.5 * torch.where(lost, 0.0, logvar))
 
 
+def log_sigmoid(x: Tensor) -> Tensor:
+    """-log1p(exp(-x)), of functions that every kind of tensor has."""
+    size = torch.where(x >= 0, x, -x)
+    return torch.where(x >= 0, 0.0, x) - torch.log1p(torch.exp(-size))
+
+
 @_kl_term
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mu * mu + phi(logvar))

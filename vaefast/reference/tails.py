@@ -4,9 +4,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .formulas import LOG_2PI, standardized, term
+from .formulas import LOG_2PI, log_sigmoid, standardized, term
 
 
 @term
@@ -39,10 +38,11 @@ def discretized_logistic(mean: Tensor, x: Tensor, log_scale: Tensor, half: Tenso
     narrow = y < 1e-4
     far = torch.log(-torch.expm1(-torch.where(narrow, 1.0, y)))
     width = torch.where(narrow, (2 * half).log() - log_scale - y / 2 + y * y / 24, far)
-    first, last = x <= half, x >= 1 - half
+    first = x <= half
+    last = (x >= 1 - half) & ~first
     inside = ~(first | last)
     return (
-        torch.where(last, 0.0, F.logsigmoid(high))
-        + torch.where(first, 0.0, F.logsigmoid(-low))
+        torch.where(last, 0.0, log_sigmoid(high))
+        + torch.where(first, 0.0, log_sigmoid(-low))
         + torch.where(inside, width, 0.0)
     )

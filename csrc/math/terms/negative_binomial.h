@@ -96,7 +96,7 @@ struct NegativeBinomialOf {
 struct NegativeBinomial : ElementwiseTerm {
   static constexpr const char* name = "negative_binomial";
   static constexpr int arity = 3, target = 1;
-  static constexpr bool mostly_zeros = true;
+  static constexpr bool mostly_zeros = true, heavy = true;
 
   template <class T>
   VAEFAST_HD static T evaluate(T log_mean, T count, T log_theta, T* d) {
@@ -110,7 +110,7 @@ struct NegativeBinomial : ElementwiseTerm {
 struct NegativeBinomialMean : ElementwiseTerm {
   static constexpr const char* name = "negative_binomial_mean";
   static constexpr int arity = 3, target = 1;
-  static constexpr bool mostly_zeros = true;
+  static constexpr bool mostly_zeros = true, heavy = true;
 
   template <class T>
   VAEFAST_HD static T evaluate(T mean, T count, T theta, T* d) {
@@ -134,7 +134,8 @@ struct ZeroInflated {
     const T least = larger < T(-60) ? larger : T(0);
     const T scaled = math::exp_nonpositive(-math::abs(gate) - least), e = larger < T(-60) ? T(0) : scaled;
     const T inverse = T(1) / (T(1) + e), closed = negative ? inverse : e * inverse;
-    const T p = math::exp_nonpositive(counted - least), expm1 = math::expm1(counted, p), y = closed * expm1;
+    const T p = math::exp_nonpositive(counted - least), expm1 = larger < T(-60) ? T(-1) : math::expm1(counted, p);
+    const T y = closed * expm1;
     const T parts = negative ? scaled + p : T(1) + e * p;  // their sum, over exp(least) inverse
     const T sum = parts < math::Format<T>::least_normal ? math::Format<T>::least_normal : parts, by_sum = T(1) / sum;
     const T far = math::log_normal(sum * inverse) + least;
@@ -158,7 +159,7 @@ VAEFAST_HD T zero_inflated(T x, T gate, const NegativeBinomialOf<T>& of, T by_me
 struct ZeroInflatedNegativeBinomial : ElementwiseTerm {
   static constexpr const char* name = "zero_inflated_negative_binomial";
   static constexpr int arity = 4, target = 1;
-  static constexpr bool mostly_zeros = true;
+  static constexpr bool mostly_zeros = true, heavy = true;
 
   template <class T>
   VAEFAST_HD static T evaluate(T log_mean, T count, T log_theta, T gate, T* d) {
@@ -171,7 +172,7 @@ struct ZeroInflatedNegativeBinomial : ElementwiseTerm {
 struct ZeroInflatedNegativeBinomialMean : ElementwiseTerm {
   static constexpr const char* name = "zero_inflated_negative_binomial_mean";
   static constexpr int arity = 4, target = 1;
-  static constexpr bool mostly_zeros = true;
+  static constexpr bool mostly_zeros = true, heavy = true;
 
   template <class T>
   VAEFAST_HD static T evaluate(T mean, T count, T theta, T gate, T* d) {

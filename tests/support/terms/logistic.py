@@ -32,7 +32,8 @@ def discretized_logistic(mean: Array, x: Array, log_scale: Array, half: Array) -
     safe = np.where(tiny, 1, y)
     log_mass = np.where(tiny, np.log(2 * half) - s - y / 2, np.log(-np.expm1(-safe)))
     rate = np.where(tiny, 1 - y / 2, safe / np.expm1(np.minimum(safe, 11000)))
-    first, last = x <= half, x >= 1 - half
+    first = x <= half
+    last = (x >= 1 - half) & ~first
     of_high, of_low = np.where(last, 0, _sigmoid(-high)), np.where(first, 0, -_sigmoid(low))
     inside = ~(first | last)
     value = (
