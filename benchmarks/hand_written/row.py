@@ -12,8 +12,9 @@ import vaefast
 from vaefast import functional as VF
 from vaefast import likelihoods
 
+OBJECTS = ("Categorical", "Gaussian", "Laplace", "NegativeBinomial", "ZeroInflatedNegativeBinomial")
 NAMES = {"F": F, "VF": VF, **{name: getattr(vaefast, name) for name in ("ELBOLoss", "IWAELoss")}}
-NAMES |= {name: getattr(likelihoods, name) for name in ("Categorical", "Gaussian", "Laplace")}
+NAMES |= {name: getattr(likelihoods, name) for name in OBJECTS}
 
 
 class Row(NamedTuple):

@@ -21,11 +21,11 @@ bool is_aligned(const View& v, int64_t elements) {
 }
 
 // The element size of the vector kernels where they can run, else 0. All that varies along a row must be of one type,
-// float or a half; data may also be bytes. Operands after the first two may broadcast, gradients may be summed, and
-// weights are by row.
+// float or a half; data may also be bytes. Heavy terms have none. Operands after the first two may broadcast, gradients
+// may be summed, and weights are by row.
 int vector_size(const SweepArgs& a) {
   const int size = itemsize(a.operand[0].dtype), data = a.term < 0 ? -1 : Terms::target[a.term];
-  if (a.wide || size > 4 || a.mask.data || a.coef.col_stride != 0) return 0;
+  if (a.wide || size > 4 || (a.term >= 0 && Terms::heavy[a.term]) || a.mask.data || a.coef.col_stride != 0) return 0;
   if (a.value.data && a.value.col_stride != 0) return 0;
   const int64_t n = a.sampling.samples > 0 ? 4 : 16 / size;
   if (a.cols % n != 0) return 0;

@@ -13,7 +13,7 @@ __device__ inline double sum_of(const float (&x)[8]) {
 // Blocks that a multiprocessor should hold at once: as many as their registers allow without spilling.
 template <class Term, int size, bool backward>
 constexpr int resident() {
-  return Term::arity > 3 || Term::heavy ? 1 : Term::light && size == 4 && !backward ? 3 : 2;
+  return Term::arity > 3 ? 1 : Term::light && size == 4 && !backward ? 3 : 2;
 }
 
 // What a kernel knows of a sweep before its first element. These are separate values and functions, and not a class:
@@ -171,7 +171,8 @@ __global__ void __launch_bounds__(kThreads, resident<Term, size, gradients && sa
 template <int size, bool gradients>
 void launch_of(const Launch& l, void* stream) {
   with_kernel(l.args, [&](auto term, auto sampling) {
-    launch(vector_kernel<decltype(term), size, gradients, sampling>, l.plan.blocks, kThreads, stream, l);
+    if constexpr (!decltype(term)::heavy)
+      launch(vector_kernel<decltype(term), size, gradients, sampling>, l.plan.blocks, kThreads, stream, l);
   });
 }
 

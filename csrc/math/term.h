@@ -11,8 +11,8 @@
 //             are a mean and a spread, of q and then of the prior
 //   by_scale  whether those spreads are sigma; they are log sigma^2 otherwise
 //   mostly_zeros  whether most data are 0: a CPU then computes all elements for x = 0, and again the few others
-//   light, heavy  whether it needs few registers, or many; a GPU's multiprocessor then holds three blocks of its float
-//             kernel, or one, in place of two
+//   light     whether it needs few registers; a GPU's multiprocessor then holds three blocks of its float kernel
+//   heavy     whether it needs many, for arithmetic that takes a GPU longer than memory does; it has no vector kernels
 //   prepare   makes one number of the operands that `prepared_from` lists; evaluate takes it after the operands
 //
 // `prepare` is there for speed. A CPU runs it over many elements before it runs evaluate over them: two short loops

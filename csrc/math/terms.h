@@ -26,6 +26,7 @@ struct TermList {
   static constexpr int target[size] = {Term::target...};
   static constexpr bool is_kl[size] = {Term::is_kl...};
   static constexpr bool by_scale[size] = {Term::by_scale...};
+  static constexpr bool heavy[size] = {Term::heavy...};
   static constexpr int parameters[size] = {parameters_of<Term>()...};
   static constexpr int prepared_from[size] = {bits_of(typename Term::prepared_from())...};
 

@@ -23,8 +23,6 @@ HOT = {
     "Bernoulli + gradient, float32": ("9BernoulliELi4ELb1ELb0E", 12),
     "Bernoulli + gradient, bfloat16": ("9BernoulliELi2ELb1ELb0E", 6),
     "Gaussian + gradient, float32": ("8GaussianELi4ELb1ELb0E", 12),
-    "negative binomial + gradients, float32": ("16NegativeBinomialELi4ELb1ELb0E", 20),
-    "zero-inflated + gradients, float32": ("28ZeroInflatedNegativeBinomialELi4ELb1ELb0E", 28),
     "discretized logistic + gradients, float32": ("19DiscretizedLogisticELi4ELb1ELb0E", 20),
     "KL + gradients, float32": ("10GaussianKlELi4ELb1ELb0E", 16),
     "sample + KL, float32": ("10GaussianKlELi4ELb0ELb1E", 12),

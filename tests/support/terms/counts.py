@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vaefast import likelihoods
 
-from .row import LONG, Array, Quantity, Term
+from .row import LONG, Array, Term
 from .spread import normal
 
 Ranges = Iterator[tuple[str, tuple[Tensor, ...]]]
@@ -265,14 +265,6 @@ def _nb_distribution(log_mean: Tensor, log_theta: Tensor, **options) -> D.Distri
     return D.NegativeBinomial(log_theta.exp(), logits=log_mean - log_theta, **options)
 
 
-def _value_terms(log_mean: Tensor, x: Tensor, log_theta: Tensor, *gate: Tensor) -> Tensor:
-    """|log p| and what the mean's and the dispersion's rounding moves."""
-    with np.errstate(all="ignore"):
-        operands = [t.numpy() for t in (log_mean, x, log_theta)]
-        value, *d = negative_binomial(*operands)
-        return torch.from_numpy(_nb_bounds(operands, value, d)[0][0] / 4)
-
-
 ROWS = (
     Term(
         "poisson",
@@ -304,7 +296,6 @@ ROWS = (
         eager=lambda log_mean, x, log_theta: _eager_nb(log_mean.exp(), x, log_theta.exp()),
         regimes=_nb_regimes,
         gradients=(0, 2),
-        published=(Quantity("negative binomial", None, "u (1 + its size and its logarithms)", 4, 8, _value_terms),),
         place=9,
     ),
     Term(
