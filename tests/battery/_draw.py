@@ -128,7 +128,7 @@ class Draw:
         if kind == "real":
             x = np.asarray(self.rng.standard_normal(shape)) * self.pick([1e-3, 0.03, 1.0, 1.0, 3.0, 30.0])
         elif kind == "option":
-            return torch.from_numpy(np.exp(np.asarray(self.rng.standard_normal(shape))))
+            return torch.from_numpy(np.asarray(np.exp(self.rng.standard_normal(shape))))
         elif kind == "count":
             x = np.asarray(self.rng.poisson(np.exp(self.rng.standard_normal(shape) * self.pick([1.0, 1.0, 3.0])))) * 1.0
         elif kind == "scale":

@@ -3,7 +3,7 @@ these that is met after all."""
 
 # What "group: name" of a row begins with; how large the number may be that its figure begins with; why.
 OPEN = {
-    "never_worse: cells": (820, "the rows of the other reasons, counted"),
+    "never_worse: cells": (1411, "the rows of the other reasons, counted"),
     "never_worse: worse: sample by logvar": (1.25, "torch's exp is more accurate, by a quarter of an ULP"),
     "never_worse: worse: gaussian_without_constant": (1.05, "torch's exp is more accurate, by a quarter of an ULP"),
     "never_worse: worse: laplace_without_constant": (1.05, "torch's exp is more accurate, by a quarter of an ULP"),

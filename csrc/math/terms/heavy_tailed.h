@@ -33,6 +33,7 @@ struct LogNormal : ElementwiseTerm {
 struct StudentT : ElementwiseTerm {
   static constexpr const char* name = "student_t";
   static constexpr int arity = 4, target = 1;
+  static constexpr bool heavy = true;
   using prepared_from = Operands<3>;
 
   // log Gamma((df + 1) / 2) - log Gamma(df / 2) - log(pi df) / 2
