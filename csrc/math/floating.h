@@ -48,6 +48,21 @@ VAEFAST_HD float divide(float a, float b) {
 }
 VAEFAST_HD double divide(double a, double b) { return a / b; }
 
+// Parameters and logarithms that are bounded, so that infinite ones make no inf - inf. NaN stays NaN.
+template <class T>
+constexpr T kMostLog = sizeof(T) == 4 ? T(1e37) : T(1e307);
+template <class T>
+constexpr T kMost = sizeof(T) == 4 ? T(3e38) : T(1.7e308);
+template <class T>
+VAEFAST_HD T bounded(T x, T most) {
+  return x > most ? most : x;
+}
+template <class T>
+VAEFAST_HD T bounded_log(T x) {
+  const T below = bounded(x, kMostLog<T>);
+  return below < -kMostLog<T> ? -kMostLog<T> : below;
+}
+
 // What rounding took from `difference` = a - b, exactly (Knuth's two-sum). NaN where a or b is infinite.
 template <class T>
 VAEFAST_HD T rounding_of_difference(T a, T b, T difference) {

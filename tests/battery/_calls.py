@@ -77,7 +77,8 @@ def loss(draw: Draw) -> Call:
     parts = note("parts", draw.chance(0.2))
     options = {"reduction": note("reduction", draw.pick(["mean", "mean", "sum", "none"])), "beta": beta}
     options["inplace"] = note("inplace", draw.chance(0.15))
-    options["validate"] = note("validate", not draw.special and draw.chance(0.1))
+    finite = not draw.special and not {"rate", "positive data"} & {*TERMS[name].kinds}  # which may overflow a half
+    options["validate"] = note("validate", finite and draw.chance(0.1))
     if name in OBJECTS:
         criterion = ELBOLoss(OBJECTS[name](scale), **options)
     else:

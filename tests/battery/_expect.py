@@ -125,7 +125,7 @@ def expect_loss(call: Call, truth: Sequence[Exact], u: float) -> Iterator[tuple[
     up = np.broadcast_to(up, batch).astype(LONG) * share
     for use, (each, factor) in enumerate(((truth[0], -up * weight), (truth[1], up * weight * beta))):
         latent = ["mu", call.notes["spread"], "prior_mu", f"prior_{call.notes['spread']}"]
-        for k, name in enumerate(latent if use else ["operand 0", "x", "operand 2"]):
+        for k, name in enumerate(latent if use else ["operand 0", "x", "operand 2", "operand 3"]):
             if name in call.grads:
                 n = call.uses[use].operands[0].size
                 scale = call.notes["target_scale"] if name == "x" else 1.0

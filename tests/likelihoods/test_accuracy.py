@@ -84,8 +84,8 @@ class TestAccuracy:
         operands = [t.double().numpy() for t in (log_mean, x, log_thetas)]
         value, *slopes = row.exact(*operands)
         assert np.abs(value - np.array([float(e) for e in exact])).max() < 1e-12 * np.abs(value).max()
-        units = row.bounds(operands, value, slopes)[0][0] / 4  # as docs/accuracy.md publishes it
-        self.check(got, exact, units.tolist(), 4)
+        units = row.bounds(operands, value, slopes)[0][0] / 8  # as docs/accuracy.md publishes it
+        self.check(got, exact, units.tolist(), 8)
 
 
 @pytest.mark.parametrize(

@@ -8,23 +8,29 @@ from torch import Tensor
 from .formulas import LOG_2PI, log_sigmoid, standardized, term
 
 
+def _bounded(t: Tensor) -> Tensor:
+    """A difference or a logarithm that may be infinite, as a number that makes no inf - inf and no 0 * inf."""
+    return torch.where(t.abs() > 1e37, 1e37 * t.sign().detach(), t)  # unlike clamp's, its gradient keeps NaN
+
+
 @term
 def log_normal(mean: Tensor, x: Tensor, log_scale: Tensor) -> Tensor:
     outside = x <= 0
+    mean, log_scale = (torch.where(outside, 0.0, t) for t in (mean, log_scale))
     log_x = torch.where(outside, 1.0, x).log()
-    value = -(log_x + log_scale + 0.5 * LOG_2PI + 0.5 * standardized(log_x - mean, 2 * log_scale) ** 2)
+    value = -(log_x + log_scale + 0.5 * LOG_2PI + 0.5 * standardized(_bounded(log_x - mean), 2 * log_scale) ** 2)
     return torch.where(outside, -math.inf, value)
 
 
 @term
 def student_t(mean: Tensor, x: Tensor, log_scale: Tensor, df: Tensor) -> Tensor:
-    difference = x - mean
-    y = standardized(difference, 2 * log_scale) / df.sqrt()
-    far = y.abs() > 1e6
-    near = torch.log1p(torch.where(far, 1.0, y) ** 2)
-    beyond = 2 * (torch.where(far, difference, 1.0).abs().log() - log_scale) - df.log()
+    difference, log_scale = _bounded(x - mean), _bounded(log_scale)
+    log_size = torch.where(difference == 0, 1.0, difference).abs().log() - log_scale
+    far = (log_size > 17) & (difference != 0)  # there z^2 is as good as df + z^2
+    z = torch.where(far, 1.0, difference) * torch.exp(-torch.where(far | (difference == 0), 0.0, log_scale))
+    log_sum = torch.where(far, 2 * log_size - df.log(), torch.log1p(z * z / df))
     constant = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - 0.5 * (math.pi * df).log()
-    return constant - log_scale - 0.5 * (df + 1) * torch.where(far, beyond, near)
+    return constant - log_scale - 0.5 * (df + 1) * log_sum
 
 
 @term
@@ -33,7 +39,8 @@ def discretized_logistic(mean: Tensor, x: Tensor, log_scale: Tensor, half: Tenso
     has no cancellation. An outer bin has no `high`, or no `low`."""
     log_scale = log_scale.clamp(min=-80)  # below, 1 / scale would overflow float32
     precision = torch.exp(-log_scale)
-    low, high = (x - mean - half) * precision, (x - mean + half) * precision
+    difference = _bounded(x - mean)
+    low, high = (difference - half) * precision, (difference + half) * precision
     y = 2 * half * precision
     narrow = y < 1e-4
     far = torch.log(-torch.expm1(-torch.where(narrow, 1.0, y)))

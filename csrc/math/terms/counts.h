@@ -9,23 +9,10 @@
 
 namespace vaefast {
 
-// Parameters and counts are bounded, so that infinite ones and sums beyond the type's range make no inf - inf.
-template <class T>
-constexpr T kMostLog = sizeof(T) == 4 ? T(1e37) : T(1e307);
-template <class T>
-constexpr T kMost = sizeof(T) == 4 ? T(3e38) : T(1.7e308);
-template <class T>
-VAEFAST_HD T bounded_log(T x) {
-  const T below = x > kMostLog<T> ? kMostLog<T> : x;
-  return below < -kMostLog<T> ? -kMostLog<T> : below;
-}
-template <class T>
-VAEFAST_HD T bounded(T x, T most) {
-  return x > most ? most : x;
-}
+// A count that is at most 1e30.
 template <class T>
 VAEFAST_HD T bounded_count(T x) {
-  return bounded(x, T(1e30));
+  return math::bounded(x, T(1e30));
 }
 
 // A value, and a gradient, where there may be no such count.
@@ -69,13 +56,13 @@ struct Poisson : ElementwiseTerm {
 
   template <class T>
   VAEFAST_HD static T prepare(T log_rate) {
-    return bounded(math::exp_rounded(log_rate), kMost<T>);
+    return math::bounded(math::exp_rounded(log_rate), math::kMost<T>);
   }
   template <class T>
   VAEFAST_HD static T evaluate(T log_rate, T count, T rate, T* d) {
     const T x = bounded_count(count);
     d[0] = of_count(x, x - rate);
-    return log_of_count(x, poisson(x, rate, bounded_log(log_rate), d[1]));
+    return log_of_count(x, poisson(x, rate, math::bounded_log(log_rate), d[1]));
   }
 };
 
@@ -86,11 +73,11 @@ struct PoissonRate : ElementwiseTerm {
 
   template <class T>
   VAEFAST_HD static T prepare(T rate) {
-    return bounded_log(math::log(rate));
+    return math::bounded_log(math::log(rate));
   }
   template <class T>
   VAEFAST_HD static T evaluate(T rate, T count, T log_rate, T* d) {
-    const T x = bounded_count(count), r = bounded(rate, kMost<T>) + T(0) * log_rate;  // NaN below 0
+    const T x = bounded_count(count), r = math::bounded(rate, math::kMost<T>) + T(0) * log_rate;  // NaN below 0
     d[0] = of_count(x, (x == T(0) ? T(0) : x / r) - T(1));
     return log_of_count(x, poisson(x, r, log_rate, d[1]));
   }

@@ -19,9 +19,9 @@ struct LogNormal : ElementwiseTerm {
   VAEFAST_HD static T evaluate(T mean, T x, T log_scale, T scale, T* d) {
     const bool outside = x <= T(0);
     const T log_x = math::log(outside ? T(1) : x);
-    const Deviation<T> deviation(log_x - mean, T(2) * log_scale, scale);
+    const Deviation<T> deviation(math::bounded_log(log_x - mean), T(2) * log_scale, scale);
     d[0] = outside ? T(0) : deviation.slope;
-    d[1] = outside ? T(0) : -(T(1) + deviation.slope) / x;
+    d[1] = outside ? T(0) : -math::bounded_log(T(1) + deviation.slope) / x;
     d[2] = outside ? T(0) : deviation.squared - T(1);
     const T value = -((T(0.5) * deviation.squared + (log_scale + log_x)) + T(math::kLog2Pi / 2));
     return outside ? -T(INFINITY) : value;
@@ -44,8 +44,9 @@ struct StudentT : ElementwiseTerm {
     return rising - T(0.5) * (log_df + T(1.1447298858494001741));
   }
   template <class T>
-  VAEFAST_HD static T evaluate(T mean, T x, T log_scale, T df, T constant, T* d) {
-    const T difference = x - mean, precision = math::exp(-log_scale), log_df = math::log(df);
+  VAEFAST_HD static T evaluate(T mean, T x, T log_sigma, T df, T constant, T* d) {
+    const T difference = math::bounded_log(x - mean), log_scale = math::bounded_log(log_sigma);
+    const T precision = math::exp(-log_scale), log_df = math::log(df);
     const T z = difference == T(0) ? difference : difference * precision;  // 0 also where the scale is 0
     const bool far = math::abs(z) > T(1e15);
     const T near = far ? T(1) : z, square = near * near, inverse = T(1) / (df + square);

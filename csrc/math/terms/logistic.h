@@ -14,7 +14,8 @@ struct LogisticBin {
 
   VAEFAST_HD LogisticBin(T mean, T x, T log_scale, T half, T log_width) {
     const T bounded = log_scale < T(-80) ? T(-80) : log_scale, precision = math::exp(-bounded);
-    const T difference = x - mean, c = math::abs(difference) * precision, h = half * precision;
+    const T difference = math::bounded_log(x - mean), h = half * precision;
+    const T c = math::bounded(math::abs(difference) * precision, math::kMost<T>);
     const bool right = difference >= T(0), first = x <= half, last = x >= T(1) - half;
     const T far_side = c + h, near_side = c - h;
     const T a = math::exp_nonpositive(-far_side), b = math::exp_nonpositive(-math::abs(near_side));

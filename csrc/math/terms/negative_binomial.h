@@ -15,10 +15,10 @@ struct MeanAndDispersion {
 
   VAEFAST_HD static MeanAndDispersion of_logarithms(T log_mean, T log_r) {
     MeanAndDispersion p;
-    p.log_mean = bounded_log(log_mean);
-    p.log_r = bounded_log(log_r);
+    p.log_mean = math::bounded_log(log_mean);
+    p.log_r = math::bounded_log(log_r);
     p.mean_is_less = p.log_mean < p.log_r;
-    p.smaller = bounded(math::exp_rounded(p.mean_is_less ? p.log_mean : p.log_r), kMost<T>);
+    p.smaller = math::bounded(math::exp_rounded(p.mean_is_less ? p.log_mean : p.log_r), math::kMost<T>);
     p.ratio = math::exp_nonpositive(-math::abs(p.log_mean - p.log_r));
     p.r = math::exp(p.log_r);
     const T by_largest = math::exp_nonpositive(-math::abs(p.log_r));
@@ -28,10 +28,10 @@ struct MeanAndDispersion {
   }
   VAEFAST_HD static MeanAndDispersion of_rates(T mean, T r) {
     MeanAndDispersion p;
-    const T m = mean >= T(0) ? bounded(mean, kMost<T>) : T(NAN), inverse = T(1) / r;
-    p.r = r >= T(0) ? bounded(r, kMost<T>) : T(NAN);
-    p.log_mean = bounded_log(math::log(m));
-    p.log_r = bounded_log(math::log(p.r));
+    const T m = mean >= T(0) ? math::bounded(mean, math::kMost<T>) : T(NAN), inverse = T(1) / r;
+    p.r = r >= T(0) ? math::bounded(r, math::kMost<T>) : T(NAN);
+    p.log_mean = math::bounded_log(math::log(m));
+    p.log_r = math::bounded_log(math::log(p.r));
     p.mean_is_less = m < p.r;
     p.smaller = p.mean_is_less ? m : p.r;
     const T larger = p.mean_is_less ? p.r : m;
@@ -51,7 +51,9 @@ struct NegativeBinomialOf {
   T value, by_log_mean, by_log_r, by_x, p, by_r_at_0;  // by_r_at_0: by r itself, for a count of 0
 
   // By m and r themselves, which are given and may be 0.
-  VAEFAST_HD T by_mean(T x, T mean) const { return x == T(0) ? -p : by_log_mean / mean; }
+  VAEFAST_HD T by_mean(T x, T mean) const {
+    return x == T(0) ? -p : by_log_mean / (mean == T(0) ? math::Format<T>::least_normal : mean);
+  }
   VAEFAST_HD T by_theta(T x, T r) const { return x == T(0) ? by_r_at_0 : by_log_r / r; }
 
   VAEFAST_HD NegativeBinomialOf(T x, const MeanAndDispersion<T>& of) {
@@ -64,7 +66,7 @@ struct NegativeBinomialOf {
 
     const T cost = of.mean_is_less ? T(1) + of.ratio * curve : log_odds + log1p_ratio;
     const T cost_by_r = of.mean_is_less ? of.ratio * (curve + share) : cost - share;
-    const T at_0 = -of.smaller * cost, by_log_r_at_0 = -of.smaller * cost_by_r;
+    const T at_0 = -of.smaller * cost, by_log_r_at_0 = -math::bounded(of.smaller * cost_by_r, math::kMost<T>);
     by_r_at_0 = -(of.mean_is_less ? of.ratio : T(1)) * cost_by_r;
 
     const T g = ((of.mean_is_less ? x : of.ratio * x) - of.smaller) * share;  // (x - m) p
@@ -88,8 +90,9 @@ struct NegativeBinomialOf {
     by_log_mean = g;
     by_log_r = x == T(0) ? by_log_r_at_0 : by_r;
     const T t = rising.t_upper();
-    by_x = log_q + math::log_normal(rising.upper) -
-           (t * (T(0.5) - t * math::digamma_rest(t)) + rising.one / rising.sum) - math::digamma1p(x);
+    const T by_sum = math::bounded(rising.one / rising.sum, math::kMostLog<T>);
+    const T psi = math::log_normal(rising.upper) - t * (T(0.5) - t * math::digamma_rest(t)) - by_sum;
+    by_x = log_q + psi - math::digamma1p(x);
   }
 };
 
@@ -138,7 +141,7 @@ struct ZeroInflated {
     const T y = closed * expm1;
     const T parts = negative ? scaled + p : T(1) + e * p;  // their sum, over exp(least) inverse
     const T sum = parts < math::Format<T>::least_normal ? math::Format<T>::least_normal : parts, by_sum = T(1) / sum;
-    const T far = math::log_normal(sum * inverse) + least;
+    const T far = math::log_normal(sum * inverse) + least + T(0) * parts;  // NaN stays NaN
     const T at_0 = math::is_small(y) ? y * (T(1) - math::log1p_deficit(y)) : far;
     const T some = (negative ? T(0) : -gate) + math::minus_log1p(T(0), T(0), e) + counted;
     value = zero ? at_0 : some;

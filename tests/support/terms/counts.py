@@ -86,15 +86,14 @@ def _negative_binomial(log_mean: Array, x: Array, log_theta: Array) -> tuple[Arr
     p, q = 1 / (1 + np.exp(a - b)), 1 / (1 + np.exp(b - a))
     softplus = np.maximum(a - b, 0) + np.log1p(np.exp(-np.abs(a - b)))
     log_p, log_q = -softplus, a - b - softplus
-    y, shifted = xs + r + _SHIFT, r + _SHIFT
-    # Gamma(x + r) / Gamma(r), by as many factors, the first of which may be x / r for r = 0 in the longest type
+    y, shifted, of_x = xs + r + _SHIFT, r + _SHIFT, xs + _SHIFT
+    # log Gamma(x + r) - log Gamma(r), by as many factors, the first of which may be x / r for r = 0 in the longest type
     product = np.where(b < 0, np.log(r + xs) - b, np.log1p(xs / r))
     product = product + sum(np.log1p(xs / (r + k)) for k in range(1, _SHIFT))
-    rising = (shifted + xs - LONG(0.5)) * np.log1p(xs / shifted) - xs + (_stirling(y) - _stirling(shifted)) - product
-    log_y, rest, _ = _log_factorial(xs)
-    # log(r + 40) + log q, of which log r is a large part of both
-    log_q_r = np.where(b > 0, np.log1p(_SHIFT / r) + a - softplus, np.log(shifted) + log_q)
-    value = np.where(zero, r * log_p, rising - rest + xs * (log_q_r - log_y) + r * log_p)
+    rest = _log_factorial(xs)[1]
+    # x log(q y / of_x), in which x log y and log x! are
+    large = xs * (np.log1p(r / of_x) + log_q) + (shifted - LONG(0.5)) * np.log1p(xs / shifted) - xs
+    value = np.where(zero, r * log_p, large - rest + (_stirling(y) - _stirling(shifted)) - product + r * log_p)
     by_mean = (x - np.exp(a)) * p
     by_mean = np.where(a > b, x * p - r * q, by_mean)
     fractions = sum(r * xs / ((r + k) * (r + k + xs)) for k in range(1, _SHIFT)) + xs / (r + xs)
@@ -110,7 +109,7 @@ negative_binomial = _of_counts(_negative_binomial)
 
 @_of_counts
 def negative_binomial_mean(mean: Array, x: Array, theta: Array) -> tuple[Array, ...]:
-    m, r = np.where(mean >= 0, mean, np.nan), np.where(theta >= 0, theta, np.nan)
+    m, r = (np.where(t >= 0, np.clip(t, LONG(10) ** -2000, 1e300), np.nan) for t in (mean, theta))
     value, by_mean, by_x, by_theta = _negative_binomial(np.log(m), x, np.log(r))
     p, odds = 1 / (1 + m / r), m / r
     by_theta = np.where(x == 0, odds / (1 + odds) - np.log1p(odds), by_theta / r)
@@ -180,7 +179,7 @@ def _nb_bounds(operands: Sequence[Array], value: Array, d: Sequence[Array]) -> t
     size = 1 + np.abs(value) + moved * logs
     by_x = 16 * (logs + np.log1p(np.maximum(x, 0)) + np.abs(d[1]))
     slopes = [4 * g * logs, by_x, 8 * (np.abs(d[2]) + g) * logs]
-    every = [4 * size, *slopes, *(8 * (1 + 0 * t) for t in gate)]
+    every = [8 * size, *slopes, *(8 * (1 + 0 * t) for t in gate)]
     proper = _countable(x) & (np.maximum(np.abs(a), np.abs(b)) <= 80)
     for t in gate:
         proper = proper & (np.abs(t) <= 80)
@@ -191,7 +190,7 @@ def _nb_mean_bounds(operands: Sequence[Array], value: Array, d: Sequence[Array])
     mean, x, theta, *gate = operands
     m, r = np.clip(mean, 1e-30, 1e30), np.clip(theta, 1e-30, 1e30)
     every, proper = _nb_bounds([np.log(m), x, np.log(r), *gate], value, [d[0] * m, d[1], d[2] * r, *d[3:]])
-    every[1], every[3] = every[1] / m, every[3] / r
+    every[0], every[1], every[3] = 1.5 * every[0], every[1] / m, every[3] / r  # both logarithms are rounded, too
     return every, proper & (mean == m) & (theta == r)
 
 

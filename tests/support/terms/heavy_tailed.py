@@ -18,9 +18,9 @@ Ranges = Iterator[tuple[str, tuple[Tensor, ...]]]
 def log_normal(mean: Array, x: Array, log_scale: Array) -> tuple[Array, ...]:
     outside = x <= 0
     safe = np.where(outside, 1, x)
-    squared, slope = deviation(np.log(safe) - mean, 2 * log_scale)
+    squared, slope = deviation(np.clip(np.log(safe) - mean, -1e37, 1e37), 2 * log_scale)
     value = -(np.log(safe) + log_scale + (np.log(LONG(2)) + LOG_PI).astype(x.dtype) / 2 + squared / 2)
-    results = (value, slope, -(1 + slope) / safe, squared - 1)
+    results = (value, slope, -np.clip(1 + slope, -1e37, 1e37) / safe, squared - 1)
     return tuple(np.where(outside, fill, t) for fill, t in zip((-np.inf, 0, 0, 0), results, strict=True))
 
 
@@ -43,7 +43,7 @@ def _log_normal_regimes(n: int, g: torch.Generator) -> Ranges:
 @in_long
 def student_t(mean: Array, x: Array, log_scale: Array, df: Array) -> tuple[Array, ...]:
     log_scale = np.clip(log_scale, -5000, 5000)
-    difference, half, shift = x - mean, df / 2, 40
+    difference, half, shift = np.clip(x - mean, -1e37, 1e37), df / 2, 40
     z = np.where(difference == 0, 0, difference * np.exp(-log_scale))
     # log Gamma(half + 1/2) - log Gamma(half), and its derivative by half
     start, y = half + shift, half + shift + LONG(0.5)

@@ -25,12 +25,12 @@ def _log_sigmoid(x: Array) -> Array:
 @in_long
 def discretized_logistic(mean: Array, x: Array, log_scale: Array, half: Array) -> tuple[Array, ...]:
     below, s = log_scale < -80, np.clip(log_scale, -80, 5000)
-    precision, difference = np.exp(-s), x - mean
+    precision, difference = np.exp(-s), np.clip(x - mean, -1e37, 1e37)
     high, low = (difference + half) * precision, (difference - half) * precision
     y = 2 * half * precision
     tiny = y < 1e-12
     safe = np.where(tiny, 1, y)
-    log_mass = np.where(tiny, np.log(2 * half) - s - y / 2, np.log(-np.expm1(-safe)))
+    log_mass = np.where(tiny, np.log(2 * half) - np.maximum(log_scale, -80) - y / 2, np.log(-np.expm1(-safe)))
     rate = np.where(tiny, 1 - y / 2, safe / np.expm1(np.minimum(safe, 11000)))
     first = x <= half
     last = (x >= 1 - half) & ~first

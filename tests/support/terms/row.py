@@ -52,7 +52,8 @@ def of_option(term: str) -> Callable[..., Tensor]:
     """The call of a term whose last operand is an option of the likelihood, one number there."""
 
     def call(*operands: Tensor, mask: Tensor | None = None, **options) -> Tensor:
-        return ops.row_sum(term, operands, mask, **options)
+        kept = None if mask is None else mask.expand(operands[0].shape)
+        return ops.row_sum(term, operands, kept, **options)
 
     return call
 
