@@ -77,7 +77,7 @@ def loss(draw: Draw) -> Call:
     parts = note("parts", draw.chance(0.2))
     options = {"reduction": note("reduction", draw.pick(["mean", "mean", "sum", "none"])), "beta": beta}
     options["inplace"] = note("inplace", draw.chance(0.15))
-    finite = not draw.special and not {"rate", "positive data"} & {*TERMS[name].kinds}  # which may overflow a half
+    finite = not draw.special and dtype != torch.float16  # which is infinite from 65504 on
     options["validate"] = note("validate", finite and draw.chance(0.1))
     if name in OBJECTS:
         criterion = ELBOLoss(OBJECTS[name](scale), **options)

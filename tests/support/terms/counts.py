@@ -32,11 +32,12 @@ def _digamma_rest(y: Array) -> Array:
 
 
 def _log_factorial(x: Array) -> tuple[Array, Array, Array]:
-    """log x! as x times the first result plus the second, because x often has another factor; and the derivative."""
+    """log x! as x times the first result plus the second minus y = x + 40, because these large parts cancel elsewhere; and
+    the derivative."""
     product = sum(np.log1p(x / k) for k in range(1, _SHIFT)) + np.log(np.arange(1, _SHIFT).astype(LONG)).sum()
     y = x + _SHIFT
     log_y = np.log(y)
-    rest = (_SHIFT - LONG(0.5)) * log_y - y + _HALF_LOG_2PI + _stirling(y) - product
+    rest = (_SHIFT - LONG(0.5)) * log_y + _HALF_LOG_2PI + _stirling(y) - product
     return log_y, rest, log_y + _digamma_rest(y) - sum(1 / (x + k) for k in range(1, _SHIFT))
 
 
@@ -69,7 +70,7 @@ def _bounded(logarithm: Array) -> Array:
 def poisson(log_rate: Array, x: Array) -> tuple[Array, ...]:
     log_rate = _bounded(log_rate)
     rate, (log_y, rest, slope) = np.exp(log_rate), _log_factorial(x)
-    return x * (log_rate - log_y) - rate - rest, x - rate, log_rate - slope
+    return x * (log_rate - log_y) + (x - rate) + _SHIFT - rest, x - rate, log_rate - slope
 
 
 @_of_counts
@@ -85,14 +86,14 @@ def _negative_binomial(log_mean: Array, x: Array, log_theta: Array) -> tuple[Arr
     xs = np.where(zero, 1, x)
     p, q = 1 / (1 + np.exp(a - b)), 1 / (1 + np.exp(b - a))
     softplus = np.maximum(a - b, 0) + np.log1p(np.exp(-np.abs(a - b)))
-    log_p, log_q = -softplus, a - b - softplus
+    log_p, log_q = -softplus, -(np.maximum(b - a, 0) + np.log1p(np.exp(-np.abs(a - b))))
     y, shifted, of_x = xs + r + _SHIFT, r + _SHIFT, xs + _SHIFT
     # log Gamma(x + r) - log Gamma(r), by as many factors, the first of which may be x / r for r = 0 in the longest type
     product = np.where(b < 0, np.log(r + xs) - b, np.log1p(xs / r))
     product = product + sum(np.log1p(xs / (r + k)) for k in range(1, _SHIFT))
     rest = _log_factorial(xs)[1]
     # x log(q y / of_x), in which x log y and log x! are
-    large = xs * (np.log1p(r / of_x) + log_q) + (shifted - LONG(0.5)) * np.log1p(xs / shifted) - xs
+    large = xs * (np.log1p(r / of_x) + log_q) + (shifted - LONG(0.5)) * np.log1p(xs / shifted) + _SHIFT
     value = np.where(zero, r * log_p, large - rest + (_stirling(y) - _stirling(shifted)) - product + r * log_p)
     by_mean = (x - np.exp(a)) * p
     by_mean = np.where(a > b, x * p - r * q, by_mean)
