@@ -108,8 +108,8 @@ def _of_rates(mean: Tensor, theta: Tensor, x: Tensor) -> Tensor:
     """From the mean and theta themselves, which may be 0 where the count is 0."""
     zero, least = x == 0, theta.clamp(min=1e-300)
     at_0 = -theta * torch.where(mean < theta, torch.log1p(mean / least), (mean + least).log() - least.log())
-    logs = (_bounded(torch.where(zero, t.detach().clamp(min=1e-300), t).log()) for t in (mean, theta))
-    return torch.where((mean >= 0) & (theta >= 0), _with_zeros(at_0, *logs, x), math.nan)
+    log_mean, log_theta = (_bounded(torch.where(zero, t.detach().clamp(min=1e-300), t).log()) for t in (mean, theta))
+    return torch.where((mean >= 0) & (theta >= 0), _with_zeros(at_0, log_mean, log_theta, x), math.nan)
 
 
 @_count_term

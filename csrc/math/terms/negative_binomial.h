@@ -90,9 +90,9 @@ struct NegativeBinomialOf {
     by_log_mean = g;
     by_log_r = x == T(0) ? by_log_r_at_0 : by_r;
     const T t = rising.t_upper();
-    const T by_sum = math::bounded(rising.one / rising.sum, T(1e30));
+    const T by_sum = math::bounded(rising.one / rising.sum, T(1e36));
     const T psi = math::log_normal(rising.upper) - t * (T(0.5) - t * math::digamma_rest(t)) - by_sum;
-    by_x = -math::bounded(math::digamma1p(x) - psi - log_q, T(1e30));
+    by_x = -math::bounded(math::digamma1p(x) - psi - log_q, T(1e36));
   }
 };
 
