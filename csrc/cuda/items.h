@@ -65,7 +65,7 @@ __device__ inline void add_chunks(const Launch& l) {
 template <int summed>
 __device__ void finish(const Launch& l, double total, const double (&grad_sum)[summed]) {
   const SweepArgs& a = l.args;
-  const bool adds_chunks = a.sums_value() && a.value.data && l.plan.chunks > 1;
+  const bool adds_chunks = a.sums_value() && a.value.data && l.plan.chunks > 1 && !l.plan.sums;
   if (l.plan.outputs == 0 && !adds_chunks) return;
   __shared__ bool last;
   double* slot = l.scratch.block_sums + blockIdx.x;

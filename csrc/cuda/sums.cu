@@ -57,11 +57,16 @@ __global__ void __launch_bounds__(kThreads, 1) sums_kernel(const __grid_constant
   finish(l, total, grad_sum);
 }
 
-// Adds what the first kernel left: for a column, its groups' sums; for a row, its strips' sums.
+// Adds what the first kernel left: for a column, its groups' sums; for a row, its strips' sums, also of the value.
 __global__ void __launch_bounds__(kThreads) add_kernel(const __grid_constant__ Launch l) {
   const SweepArgs& a = l.args;
   const Plan& p = l.plan;
   const int64_t first = int64_t(blockIdx.x) * kThreads + threadIdx.x, threads = int64_t(gridDim.x) * kThreads;
+  for (int64_t row = first; row < a.rows && a.sums_value() && a.value.data && p.chunks > 1; row += threads) {
+    double x = 0;
+    for (int64_t c = 0; c < p.chunks; ++c) x += l.scratch.chunk_sums[row * p.chunks + c];
+    store(a.value, row * a.value.row_stride, x);
+  }
   const double* slot = l.scratch.sums;
   for (int k = 0; k < kMaxOperands; ++k) {
     const bool columns = a.sums_columns(k);

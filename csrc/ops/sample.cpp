@@ -10,6 +10,14 @@
 namespace vaefast {
 namespace {
 
+// The kernels of samples sum no gradient over rows or columns.
+void check_shapes(at::TensorList latent) {
+  for (const Tensor& t : latent) {
+    TORCH_CHECK_VALUE(t.sizes() == latent[0].sizes() || t.numel() == 1, "vaefast: samples are of latents of one shape, ",
+                      latent[0].sizes(), ", got ", t.sizes());
+  }
+}
+
 void set_sampling(Sweep& sweep, const Tensor& key, int64_t num_samples, int64_t spreads) {
   TORCH_CHECK_VALUE(key.scalar_type() == at::kLong && key.numel() == 2 && key.is_contiguous() &&
                         key.device() == sweep.options().device(),
@@ -37,6 +45,7 @@ int sampling_term(at::TensorList latent, bool kl, int64_t spreads) {
 Sample rsample(at::TensorList latent, const OptionalTensor& given_key, int64_t num_samples, bool kl, int64_t batch_dims,
                std::optional<at::Generator> generator, int64_t spreads) {
   TORCH_CHECK_VALUE(!latent.empty(), "vaefast: rsample needs mu and logvar");
+  check_shapes(latent);
   Sweep sweep(sampling_term(latent, kl, spreads), latent, batch_dims);
   sweep.set_spreads(spreads);
   const Tensor z = empty_result(sample_shape(sweep, num_samples), latent[0].options());
@@ -55,6 +64,7 @@ Tensors rsample_backward(at::TensorList latent, const Tensor& key, const Optiona
                          const OptionalTensor& grad_kl, int64_t num_samples, int64_t batch_dims, int64_t gradients,
                          int64_t spreads) {
   TORCH_CHECK_VALUE(!latent.empty(), "vaefast: rsample_backward needs mu and logvar");
+  check_shapes(latent);
   Sweep sweep(sampling_term(latent, grad_kl.has_value(), spreads), latent, batch_dims);
   sweep.set_spreads(spreads);
   if (gradients == 0 || (!grad_kl && (!grad_z || num_samples == 0))) {  // no gradient is asked for, or none flows back

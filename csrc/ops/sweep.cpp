@@ -104,7 +104,7 @@ View Sweep::operand_view(int k, const at::Tensor& t) {
   const int64_t absent = like_.dim() - t.dim(), batch = std::max<int64_t>(0, batch_dims_ - absent);
   if (absent >= 0 && absent <= batch_dims_ && sizes.slice(batch) == columns && are_ones(sizes.slice(0, batch))) {
     View v = strided(t, batch);
-    v.row_stride = 0, v.col_stride = 1;
+    v.row_stride = 0;
     return v;
   }
   TORCH_CHECK_VALUE(absent == 0 && sizes.slice(0, batch_dims_) == batch_shape() && are_ones(sizes.slice(batch_dims_)),
@@ -116,7 +116,7 @@ View Sweep::operand_view(int k, const at::Tensor& t) {
 
 View Sweep::write_view(int k, const at::Tensor& t) {
   View v = operand_view(k, t);
-  if (t.sizes() == shape_) v.col_stride = 1;
+  if (t.sizes() == shape_) v.col_stride = 1, v.row_stride = args.cols;  // also of one row, or a 0 would sum its columns
   TORCH_INTERNAL_ASSERT(v.data == t.const_data_ptr(), "an output cannot be a copy");
   v.data = t.mutable_data_ptr();
   return v;

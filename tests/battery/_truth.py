@@ -1,5 +1,5 @@
 """Every term at exact inputs: value, derivatives, and how far a kernel may be from them. float32 is held to the composite
-of vaefast/reference.py in float64. float64 is held to the exact formulas of tests/support/terms in the longest type that
+of vaefast/reference in float64. float64 is held to the exact formulas of tests/support/terms in the longest type that
 numpy has, because the composite's own error is then as large as the kernel's."""
 
 from collections import Counter

@@ -82,7 +82,7 @@ OVERFLOW = Defect(
 )  # fmt: skip
 PARTS = Defect(
     "tiles taken without atomic operations", "csrc/cpu/sweep.cpp", "next.fetch_add(taken_at_once, std::memory_order_relaxed)",
-    "(*reinterpret_cast<int64_t*>(&next) += kGrain) - kGrain", "data race",
+    "(*reinterpret_cast<int64_t*>(&next) += taken_at_once) - taken_at_once", "data race",
 )  # fmt: skip
 RACE = Defect(
     "a choice of instruction set that is not atomic", "csrc/cpu/isa.cpp", "std::atomic<int> chosen{kUnset};",

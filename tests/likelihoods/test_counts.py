@@ -216,3 +216,48 @@ def test_zeros_apart_are_the_same_as_zeros_among_counts(isa):
             results.append([value.detach(), *torch.autograd.grad(value.sum(), [first, *rest])])
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a[where], b[where], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("batch", [(5,), (1,), (1, 5), (5, 1), (2, 3)])
+@pytest.mark.parametrize("event", [(40,), (1,), (3, 4)])
+def test_every_shape_of_a_shared_parameter(batch, event):
+    """Of a batch of one or two dimensions, with sizes of 1, left out or not, contiguous or expanded: value and gradient."""
+    shape, dims = (*batch, *event), len(batch)
+    log_mean, x = torch.randn(shape), torch.poisson(torch.ones(shape))
+    ones = (1,) * dims
+    shapes = {(), (1,), event, (*ones, *event), (*batch, *(1,) * len(event)), (*batch[1:], *(1,) * len(event)), shape}
+    for small in shapes:
+        for view in (lambda t: t, lambda t: t[..., :1].expand(t.shape) if t.dim() else t):
+            own = torch.randn(small, requires_grad=True)
+            total = ops.row_sum("negative_binomial", [log_mean, x, view(own)], batch_dims=dims)
+            full = ops.row_sum(
+                "negative_binomial", [log_mean, x, view(own).expand(shape).contiguous()], batch_dims=dims
+            )
+            torch.testing.assert_close(total, full)
+            got, expected = (torch.autograd.grad(each.sum(), own)[0] for each in (total, full))
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_scale_for_one_sample_of_importance_weights():
+    mu, x, theta = torch.zeros(3, 2), torch.ones(3, 5), torch.zeros(3, 1)
+    for k in (1, 2):
+        z = torch.randn(k, 3, 2)
+        loss = vaefast.IWAELoss("negative_binomial")((torch.zeros(k, 3, 5), theta), x, z, mu, mu)
+        assert loss.isfinite()
+
+
+def test_builders_have_no_decoder_of_positive_numbers():
+    with pytest.raises(ValueError, match="log_parameters=False needs a decoder of positive numbers"):
+        vaefast.mlp_vae((5,), 2, (4,), likelihood=L.NegativeBinomial(False))
+
+
+def test_the_values_of_counts_are_checked():
+    mu, criterion = torch.zeros(2, 2), vaefast.ELBOLoss("poisson", validate=True)
+    criterion(torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.uint16), mu, mu)
+    with pytest.raises(ValueError, match="whole numbers"):
+        criterion(torch.zeros(2, 3), torch.full((2, 3), 0.5), mu, mu)
+    criterion = vaefast.ELBOLoss(L.Poisson(log_parameters=False), validate=True)
+    with pytest.raises(ValueError, match=r"Poisson recon_x must lie in \[0, inf\], got values from -1 to -1"):
+        criterion(-torch.ones(2, 3), torch.ones(2, 3), mu, mu)
+    with pytest.raises(ValueError, match="LogNormal targets must lie in"):
+        vaefast.ELBOLoss("log_normal", validate=True)(torch.zeros(2, 3), torch.zeros(2, 3), mu, mu)

@@ -220,3 +220,12 @@ def test_without_elements(shape, expanded):
     for value in values:
         assert value == 0
         assert all(g.shape == shape for g in torch.autograd.grad(value, (mu, logvar)))
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (1, 2000), ()])
+def test_gradients_of_one_row(shape):
+    mu, logvar = torch.randn(shape, requires_grad=True), torch.randn(shape, requires_grad=True)
+    z, kl = VF.rsample_kl(mu, logvar, batch_dims=min(1, len(shape)))
+    got = torch.autograd.grad(z.sum() + kl.sum(), (mu, logvar))
+    expected = 1 + mu, 0.5 * (z - mu) + 0.5 * torch.expm1(logvar)
+    torch.testing.assert_close(got, tuple(t.detach() for t in expected), rtol=1e-4, atol=1e-5)

@@ -19,10 +19,11 @@ from .options import (
     reduction,
     sizes,
 )
-from .tensors import broadcast, dense, instance, mask, per_sample, same_device, same_shape, tensor, weight
+from .tensors import INTEGERS, broadcast, dense, instance, mask, per_sample, same_device, same_shape, tensor, weight
 
 __all__ = [
     "ALL_REDUCTIONS",
+    "INTEGERS",
     "REDUCTIONS",
     "batch_dims",
     "beta",

@@ -104,9 +104,6 @@ class FusedLikelihood(Likelihood):
         return row_sum(self.term, operands, mask, reduction, batch_dims, self.target_scale)
 
 
-INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
-
-
 class CompositeLikelihood(Likelihood):
     """A likelihood of independent elements that plain torch computes.
 
@@ -174,7 +171,7 @@ class CompositeLikelihood(Likelihood):
         self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"
     ) -> Tensor:
         parameters = self.split(recon_x)
-        if isinstance(x, Tensor) and x.dtype in INTEGERS:
+        if isinstance(x, Tensor) and x.dtype in _checks.INTEGERS:
             x = x.double()  # counts and labels
         _checks.tensor(self.name, "x", x, target=True)
         first = parameters[0]

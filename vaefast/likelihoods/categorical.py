@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from .. import _checks
 from ..ops import cross_entropy, transformed
 from ..reference import reduced
-from .base import INTEGERS, CompositeLikelihood, Likelihood
+from .base import CompositeLikelihood, Likelihood
 
-_LABELS = frozenset({*INTEGERS, torch.bool})
+_LABELS = frozenset({*_checks.INTEGERS, torch.bool})
 # F.cross_entropy always ignores one number. This one is no label, and neither -100 nor what a cast of NaN gives.
 _NO_LABEL = -(2**61) - 1
 

@@ -27,7 +27,7 @@ class LogNormal(Scaled):
         tensor([-0.9189])
     """
 
-    term, second, support = "log_normal", "log_scale", (0.0, float("inf"))
+    term, second, support = "log_normal", "log_scale", (2.0**-149, float("inf"))
     numbers = property(Scaled._fixed)
 
     def mean(self, recon_x: Tensor | tuple[Tensor, Tensor]) -> Tensor:

@@ -18,6 +18,8 @@ def check_values(function: str, likelihood: Any, recon_x: Any, call: Call, z: Te
     others = dict(zip(names, call.latent, strict=False)) | {"z": z, "beta": beta, "weight": call.options.weight}
     parameters = {name: _kept(t, mask, likelihood, x) for name, t in _named(recon_x) if isinstance(t, Tensor)}
     targets = x if mask is None else torch.where(mask, x, torch.zeros_like(x))
+    if not targets.is_floating_point() and targets.dtype is not torch.bool:
+        targets = targets.double()  # torch has few functions of the wider unsigned integers
     learned = likelihood.named_parameters() if isinstance(likelihood, nn.Module) else ()
     for name, t in {**parameters, "x": targets, **others, **{f"likelihood.{k}": t for k, t in learned}}.items():
         if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
@@ -33,6 +35,9 @@ def check_values(function: str, likelihood: Any, recon_x: Any, call: Call, z: Te
     if support is None:
         return
     _in_range(function, f"{kind} targets", targets, likelihood.target_scale, *support)
+    if not getattr(likelihood, "log_parameters", True):
+        for name in list(parameters)[: len(likelihood.positive)]:
+            _in_range(function, f"{kind} {name}", parameters[name], 1.0, 0.0, float("inf"))
     if getattr(likelihood, "probs", False):
         _in_range(function, "recon_x (probabilities)", parameters["recon_x"], 1.0, 0.0, 1.0)
 

@@ -26,6 +26,8 @@ def _parameters_per_element(likelihood: str | Likelihood) -> int:
     p = likelihoods.by_name(likelihood)
     if getattr(p, "mixture", False):
         raise ValueError(f"{p.name}: its parameters have one dimension more than x; build the decoder by hand")
+    if not getattr(p, "log_parameters", True):
+        raise ValueError(f"{p.name}: log_parameters=False needs a decoder of positive numbers; build it by hand")
     return len(getattr(p, "parameters_expected", ("one",)))
 
 

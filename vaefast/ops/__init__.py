@@ -1,5 +1,5 @@
 """The operations, as functions of tensors that are already checked. Each runs a fused kernel where one applies, and the
-composite elsewhere. The composite is the plain formula of reference.py.
+composite elsewhere. The composite is the plain formula of vaefast/reference.
 
 library loads the compiled operators. fake tells torch.compile their shapes. dispatch chooses between kernel and composite.
 vjp holds helpers of the backward passes. term, loss, sample, labels and linear are the operations, one per file."""

@@ -1,5 +1,5 @@
-"""Chooses between the fused operator and the composite, the plain formula of reference.py, which works everywhere. Also
-decides whether a gradient may be written in place."""
+"""Chooses between the fused operator and the composite, the plain formula of vaefast/reference, which works everywhere.
+Also decides whether a gradient may be written in place."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +40,7 @@ def _compact(t: Tensor, shape: torch.Size, batch_dims: int) -> Tensor:
     if all(size == 1 for size in batch):
         return t.expand(shape[batch_dims:] if t.dim() <= len(event) else (*batch, *shape[batch_dims:]))
     if batch == shape[:batch_dims] and all(size == 1 for size in event):
-        return t
+        return t.reshape(own)
     return t.expand(shape)
 
 

@@ -3,7 +3,7 @@
 The result is a scalar, so the forward pass already knows the coefficient of every element. One pass over the data and
 one over the latent compute both value and gradients. The backward pass multiplies these gradients by the upstream
 gradient and returns them. It does so only once: a second backward pass over a retained graph runs new sweeps. A pass with
-create_graph=True differentiates the composite, the plain formula of reference.py."""
+create_graph=True differentiates the composite, the plain formula of vaefast/reference."""
 
 import math
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ def _rsample_vjp(
     gradients: int,
     spreads: int = 0,
 ) -> list[Tensor]:
-    """library.rsample_backward by the composite, the plain formula of reference.py, which can be differentiated and
+    """library.rsample_backward by the composite, the plain formula of vaefast/reference, which can be differentiated and
     batched."""
     kl = grad_kl is not None
     needed = tuple(bool(gradients >> k & 1) for k in range(len(latent)))

@@ -24,8 +24,8 @@ def _row_sum_vjp(
     gradients: int,
     spreads: int,
 ) -> list[Tensor]:
-    """The gradients by the operands whose bit is set in `gradients`, by the composite, the plain formula of reference.py,
-    which can be differentiated and batched."""
+    """The gradients by the operands whose bit is set in `gradients`, by the composite, the plain formula of
+    vaefast/reference, which can be differentiated and batched."""
     names, needed = library.spread_names(spreads), tuple(bool(gradients >> k & 1) for k in range(len(operands)))
 
     def composite(*inputs: Tensor) -> Tensor:

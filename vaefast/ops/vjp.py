@@ -1,5 +1,5 @@
 """Helpers shared by the backward passes. They compute vector-Jacobian products from the gradients of the forward pass, by a
-new sweep, or by the composite, the plain formula of reference.py."""
+new sweep, or by the composite, the plain formula of vaefast/reference."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

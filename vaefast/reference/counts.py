@@ -27,13 +27,19 @@ def _bounded(logarithm: Tensor) -> Tensor:
     return logarithm.clamp(-1e30, 1e30)
 
 
+def _exp(logarithm: Tensor) -> Tensor:
+    """Bounded, so that it makes no inf - inf; its derivative is not lost there."""
+    value = logarithm.clamp(max=700).exp()
+    return torch.where(logarithm > 700, value.detach() * (1 + logarithm - logarithm.detach()), value)
+
+
 def _poisson(rate: Tensor, log_rate: Tensor, x: Tensor) -> Tensor:
     return x * _bounded(log_rate) - rate - torch.lgamma(x + 1)
 
 
 @_count_term
 def poisson(log_rate: Tensor, x: Tensor) -> Tensor:
-    return _poisson(log_rate.clamp(max=709).exp(), log_rate, x)
+    return _poisson(_exp(log_rate), log_rate, x)
 
 
 @_count_term
@@ -79,7 +85,7 @@ def _positive_count(log_mean: Tensor, log_theta: Tensor, x: Tensor) -> Tensor:
     rv = (excess - q) * r / lower
     far = rv - log_theta.clamp(max=700).exp() * log_v
     r_part = torch.where(v.abs() < 0.3, rv * _deficit(v), far) + v
-    logs = (upper / lower).log() + (upper / (1 + x)).log() - (upper * total * total).log()
+    logs = (upper / lower).log() + (upper / (1 + x)).log() - (upper.log() + 2 * total.log())
     corrections = _stirling(one / upper) - _stirling(one / lower) - _stirling(1 / (1 + x)) - LOG_2PI / 2
     return x_part - r_part + 0.5 * logs + corrections + torch.where(large, 0.0, log_theta)
 

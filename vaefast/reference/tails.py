@@ -29,8 +29,9 @@ def student_t(mean: Tensor, x: Tensor, log_scale: Tensor, df: Tensor) -> Tensor:
     far = (log_size > 17) & (difference != 0)  # there z^2 is as good as df + z^2
     z = torch.where(far, 1.0, difference) * torch.exp(-torch.where(far | (difference == 0), 0.0, log_scale))
     log_sum = torch.where(far, 2 * log_size - df.log(), torch.log1p(z * z / df))
-    constant = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - 0.5 * (math.pi * df).log()
-    return constant - log_scale - 0.5 * (df + 1) * log_sum
+    wide = df.double()  # a difference of large numbers
+    constant = torch.lgamma((wide + 1) / 2) - torch.lgamma(wide / 2) - 0.5 * (math.pi * wide).log()
+    return constant.to(df.dtype) - log_scale - 0.5 * (df + 1) * log_sum
 
 
 @term
