@@ -17,9 +17,12 @@ struct Tile {
 };
 
 // A tile is whole rows where rows are short, and part of one row where they are long. A thread runs a unit of tiles at
-// a time: one tile, or where a gradient is summed over columns, those of a group of rows in the same columns.
+// a time: one tile, or where a gradient is summed over columns, those of a group of rows in a strip of columns. A strip
+// is up to four tiles wide, because a narrower one reads memory in pieces that are too short for it to be brought
+// ahead.
 struct Tiling {
   static constexpr int64_t kGroup = 16, kMostGroups = 64;  // row tiles of a group, and groups whose sums memory holds
+  static constexpr int64_t kStrip = 4;                     // column tiles
 
   int64_t rows_per_tile, row_tiles, col_tiles, groups, strips;
 
@@ -31,13 +34,13 @@ struct Tiling {
     for (int k = 0; k < operand_count(a); ++k) columns |= a.sums_columns(k);
     const int64_t several = std::min(kMostGroups, (row_tiles + kGroup - 1) / kGroup);
     groups = columns ? std::max<int64_t>(1, several) : row_tiles;
-    strips = columns ? (col_tiles + 3) / 4 : col_tiles;
+    strips = columns ? (col_tiles + kStrip - 1) / kStrip : col_tiles;
   }
 
   int64_t units() const { return groups * strips; }
-  int64_t unit_size() const {
+  int64_t unit_size() const {  // in tiles
     return groups == 0 ? 1 : std::max<int64_t>(1, row_tiles / groups * (col_tiles / strips));
-  }  // tiles
+  }
 
   // Runs run(tile, group, is_first) over the tiles of a unit, in order.
   template <class Run>
