@@ -57,27 +57,26 @@ __global__ void __launch_bounds__(kThreads, 1) sums_kernel(const __grid_constant
   finish(l, total, grad_sum);
 }
 
-// Adds what the first kernel left: for a column, its groups' sums; for a row, its strips' sums, also of the value.
+// Adds what the first kernel left: for a column, its groups' sums; for a row, its strips' sums, of the value first.
 __global__ void __launch_bounds__(kThreads) add_kernel(const __grid_constant__ Launch l) {
   const SweepArgs& a = l.args;
   const Plan& p = l.plan;
   const int64_t first = int64_t(blockIdx.x) * kThreads + threadIdx.x, threads = int64_t(gridDim.x) * kThreads;
-  for (int64_t row = first; row < a.rows && a.sums_value() && a.value.data && p.chunks > 1; row += threads) {
-    double x = 0;
-    for (int64_t c = 0; c < p.chunks; ++c) x += l.scratch.chunk_sums[row * p.chunks + c];
-    store(a.value, row * a.value.row_stride, x);
-  }
   const double* slot = l.scratch.sums;
-  for (int k = 0; k < kMaxOperands; ++k) {
-    const bool columns = a.sums_columns(k);
-    if (!columns && !a.sums_rows(k)) continue;
+  for (int k = -1; k < kMaxOperands; ++k) {
+    const View& to = k < 0 ? a.value : a.grad[k];
+    const bool columns = k >= 0 && a.sums_columns(k);
+    const bool rows = k < 0 ? a.sums_value() && to.data && p.chunks > 1 : a.sums_rows(k);
+    if (!columns && !rows) continue;
     const int64_t sums = columns ? a.cols : a.rows, parts = columns ? p.groups : p.chunks;
+    const int64_t by_sum = columns ? 1 : parts, by_part = columns ? a.cols : 1;
+    const double* part = k < 0 ? l.scratch.chunk_sums : slot;
     for (int64_t i = first; i < sums; i += threads) {
       double x = 0;
-      for (int64_t j = 0; j < parts; ++j) x += columns ? slot[j * a.cols + i] : slot[i * p.chunks + j];
-      store(a.grad[k], i * (columns ? a.grad[k].col_stride : a.grad[k].row_stride), x);
+      for (int64_t j = 0; j < parts; ++j) x += part[i * by_sum + j * by_part];
+      store(to, i * (columns ? to.col_stride : to.row_stride), x);
     }
-    slot += sums * parts;
+    if (k >= 0) slot += sums * parts;
   }
 }
 

@@ -16,7 +16,9 @@ struct LogisticBin {
     const T bounded = log_scale < T(-80) ? T(-80) : log_scale, precision = math::exp(-bounded);
     const T difference = math::bounded_log(x - mean), h = half * precision;
     const T c = math::bounded(math::abs(difference) * precision, math::kMost<T>);
-    const bool right = difference >= T(0), first = x <= half, last = x >= T(1) - half;
+    const T side = difference >= T(0) ? T(1) : T(-1);  // of the mean, on which x lies
+    // 0 between the outer bins; an outer bin has one side, which is the far one (1) where it lies away from the mean
+    const T outer = (x <= half ? T(1) : x >= T(1) - half ? T(-1) : T(0)) * side;
     const T far_side = c + h, near_side = c - h;
     const T a = math::exp_nonpositive(-far_side), b = math::exp_nonpositive(-math::abs(near_side));
     const T by_a = T(1) / (T(1) + a), by_b = T(1) / (T(1) + b);
@@ -32,16 +34,14 @@ struct LogisticBin {
 
     // The derivative by c, sigmoid(-(c + h)) - sigmoid(c - h), without its cancellation where h is large
     const T slope = (near_side < T(0) ? b - a : T(1) - a * b) * (by_a * by_b);
-    // An outer bin has one side, which is the far one where it lies away from the mean.
-    const bool outer = first | last, of_side = first == right;
-    const T side = of_side ? of_far : of_near;
-    value = outer ? (of_side ? log_far : log_near) : (log_far + log_near) + log_mass;
-    const T by_c = outer ? (of_side ? side : -side) : -slope;
-    const T by_h = outer ? side : of_far + of_near;
-    by_mean = (right ? -precision : precision) * by_c;
-    const T scaled = -(c * by_c + h * by_h) - (outer ? T(0) : y_rate);
+    value = outer == T(0) ? (log_far + log_near) + log_mass : (outer > T(0) ? log_far : log_near);
+    const T by_c = outer == T(0) ? -slope : (outer > T(0) ? of_far : -of_near);
+    const T by_h = outer == T(0) ? of_far + of_near : (outer > T(0) ? of_far : of_near);
+    const T by_width = outer == T(0) ? y_rate : T(0);
+    by_mean = -side * precision * by_c;
+    const T scaled = -(c * by_c + h * by_h) - by_width;
     by_log_scale = log_scale < T(-80) ? T(0) : scaled;
-    by_half = precision * by_h + (outer ? T(0) : y_rate / half);
+    by_half = precision * by_h + by_width / half;
   }
 };
 
