@@ -1,7 +1,8 @@
 // The one interface between ops/, which knows tensors, and the kernels, which do not.
 //
-// One shape of kernel computes: the sweep. It reads every operand once, as a (rows, cols) matrix. The term's value and
-// its gradient by every operand come out in the same pass, and so do reparameterized samples where they are asked for.
+// Two shapes of kernel compute. The sweep reads every operand once, as a (rows, cols) matrix. The term's value and its
+// gradient by every operand come out in the same pass, and so do reparameterized samples where they are asked for. The
+// mixture has several parameters for each element of the data, one for each component.
 #pragma once
 
 #include <atomic>
@@ -81,6 +82,36 @@ struct SweepArgs {
   VAEFAST_HD bool wants_total() const { return total || loss.data; }
 };
 
+// A tensor of (rows, components, channels, pixels); one that lacks a dimension has a stride of 0 there. Element
+// (r, m, c, p) lies at data + (r * row_stride + m * component + c * channel + p * col_stride) * itemsize.
+struct MixtureView : View {
+  int64_t component = 0, channel = 0;
+
+  VAEFAST_HD int64_t offset(int64_t row, int64_t m, int64_t c, int64_t pixel) const {
+    return row * row_stride + m * component + c * channel + pixel * col_stride;
+  }
+};
+
+// A mixture of discretized logistics for each pixel: log sum_m pi_m prod_c p(x_c | mean_mc, log_scale_mc). Channels are
+// coupled: mean_mc is mean[m, c] + sum over b < c of tanh(coupling[m, c (c - 1) / 2 + b]) (x_b - 1/2).
+struct MixtureArgs {
+  enum { kLogits, kMean, kLogScale, kCoupling, kParameters };
+  bool wide = false;
+  int64_t rows = 0, components = 0, channels = 0, pixels = 0;
+  MixtureView parameter[kParameters], grad[kParameters];
+  MixtureView x;
+  double target_scale = 1;  // multiplies x
+  View half_width;          // of a bin, one number
+  MixtureView mask;         // where it is 0, a pixel adds nothing to value and gradients, whatever it holds
+  MixtureView value;        // log p of each pixel, of the compute type
+  double scale = 1;         // times coef: the loss's derivative by a pixel of the value
+  MixtureView coef;         // not given: 1
+
+  VAEFAST_HD bool wants_gradients() const {
+    return grad[kLogits].data || grad[kMean].data || grad[kLogScale].data || grad[kCoupling].data;
+  }
+};
+
 namespace cpu {
 
 // A sweep is cut into tiles by its shape alone. Each tile's sums go to their own slots of `partial`, and `finish` adds
@@ -99,6 +130,12 @@ struct alignas(64) Taken {  // how many units of tiles of one part are taken; on
 int64_t most_parts(const SweepArgs& args);
 void run_part(const SweepArgs& args, double* partial, Taken* taken, int64_t parts, int64_t own);
 
+// A mixture is cut into blocks of pixels of one row, and one thread computes a block. `grain` are as many blocks as are
+// worth a thread.
+int64_t block_count(const MixtureArgs& args);
+int64_t grain(const MixtureArgs& args);
+void run_blocks(const MixtureArgs& args, int64_t begin, int64_t end);
+
 // Instruction sets in ascending order. The best one of the machine is used, or the one that VAEFAST_CPU_ISA names.
 constexpr const char* kIsaNames[] = {"baseline", "avx2", "avx512"};
 constexpr int kIsaCount = 3;
@@ -113,6 +150,7 @@ namespace cuda {
 // Queues everything on `stream`, a cudaStream_t, and waits for nothing. std::runtime_error where CUDA reports an error.
 size_t scratch_bytes(const SweepArgs& args);
 void run(const SweepArgs& args, void* scratch, void* stream);
+void run(const MixtureArgs& args, void* stream);
 
 // Multiplies tensors by a factor in the device's memory. Where it is 1, nothing is read or written.
 constexpr int kMaxScaled = 8;

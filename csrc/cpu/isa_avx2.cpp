@@ -24,10 +24,12 @@ constexpr int kLanes = 4;
 typedef uint64_t Lanes __attribute__((vector_size(32)));
 inline Lanes multiply_low(Lanes a, Lanes b) { return Lanes(_mm256_mul_epu32(__m256i(a), __m256i(b))); }
 #include "loops.inl"
+#include "mixture.inl"
 #include "noise.inl"
 }  // namespace avx2
 
-constexpr Isa kAvx2 = {avx2::loops<float>(Terms()), avx2::loops<double>(Terms()), avx2::normals};
+constexpr Isa kAvx2 = {avx2::loops<float>(Terms()), avx2::loops<double>(Terms()), avx2::mixture_loops<float>(),
+                       avx2::mixture_loops<double>(), avx2::normals};
 
 }  // namespace vaefast::cpu
 #if defined(__clang__)

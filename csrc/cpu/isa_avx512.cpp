@@ -26,10 +26,12 @@ typedef uint64_t Lanes __attribute__((vector_size(64)));
 // The intrinsic without a mask reads an undefined register, and GCC 12 warns of that.
 inline Lanes multiply_low(Lanes a, Lanes b) { return Lanes(_mm512_maskz_mul_epu32(0xff, __m512i(a), __m512i(b))); }
 #include "loops.inl"
+#include "mixture.inl"
 #include "noise.inl"
 }  // namespace avx512
 
-constexpr Isa kAvx512 = {avx512::loops<float>(Terms()), avx512::loops<double>(Terms()), avx512::normals};
+constexpr Isa kAvx512 = {avx512::loops<float>(Terms()), avx512::loops<double>(Terms()), avx512::mixture_loops<float>(),
+                         avx512::mixture_loops<double>(), avx512::normals};
 
 }  // namespace vaefast::cpu
 #if defined(__clang__)

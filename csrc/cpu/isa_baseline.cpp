@@ -22,9 +22,11 @@ inline Lanes multiply_low(Lanes a, Lanes b) {
 #endif
 }
 #include "loops.inl"
+#include "mixture.inl"
 #include "noise.inl"
 }  // namespace baseline
 
-constexpr Isa kBaseline = {baseline::loops<float>(Terms()), baseline::loops<double>(Terms()), baseline::normals};
+constexpr Isa kBaseline = {baseline::loops<float>(Terms()), baseline::loops<double>(Terms()),
+                           baseline::mixture_loops<float>(), baseline::mixture_loops<double>(), baseline::normals};
 
 }  // namespace vaefast::cpu

@@ -2,18 +2,37 @@
 #pragma once
 
 #include "../kernels.h"
+#include "../math/mixture.h"
 
 namespace vaefast::cpu {
 
 constexpr int64_t kTile = 1024;    // elements: two float operands with a gradient and the value take 16 KB of L1
+constexpr int64_t kBlock = 64;     // pixels of a mixture, of which all components are in L1 at once
 constexpr int64_t kFewCounts = 3;  // zeros are computed apart where at most 1 in so many data is not 0
+
+// The loops of a mixture, over blocks of n pixels, at most kBlock. Components of a block lie kBlock apart.
+template <class T>
+struct MixtureLoops {
+  // mean += tanh(coupling) (x - 1/2); slope = the derivative of tanh
+  void (*couple)(const T* coupling, const T* x, int64_t n, T* mean, T* slope);
+  // log_p += the log mass of x's bin, [1] with its derivatives
+  void (*bin[2])(const T* mean, const T* x, const T* log_scale, T half, T log_width, int64_t n, T* log_p, T* by_mean,
+                 T* by_log_scale);
+  void (*by_coupling)(const T* by_mean, const T* x, int64_t n, T* slope);  // slope *= by_mean (x - 1/2)
+  void (*relative)(T* x, int64_t components, int64_t n, T* most);          // x -= most, the largest component
+  void (*shares)(T* x, int64_t components, int64_t n, T* total);           // x = exp(x); total = their sum
+  // value = most + log(total) - log(prior_total); the totals become their inverses
+  void (*value)(const T* most, T* total, T* prior_total, int64_t n, T* value);
+  // posterior *= inverse * coef; prior = coef times the derivative by a logit
+  void (*weigh)(T* posterior, const T* inverse, T* prior, const T* prior_inverse, const T* coef, int64_t n);
+};
 
 // Loops that compute in T (float or double), over contiguous arrays of T.
 template <class T>
 struct Loops {
-  // Widen n elements of a dtype to T, times scale; stride 0 repeats the first.
+  // Widen n elements of a dtype, `stride` apart, to T, times scale; stride 0 repeats the first.
   using Load = void (*)(const void* from, int64_t stride, int64_t n, double scale, T* to);
-  using Store = void (*)(const T* from, int64_t n, void* to);
+  using Store = void (*)(const T* from, int64_t n, void* to, int64_t stride);
   // value[i] = what the term prepares of operands[i]
   using Prepare = void (*)(const T* const* operand, int64_t n, T* value);
   // value[i] = the term, from operands[i] and what it prepared in value[i]; gradient[k][i] = coef * its derivative by
@@ -45,6 +64,8 @@ using Normals = void (*)(uint64_t seed, uint64_t offset, uint64_t first_block, i
 struct Isa {
   Loops<float> narrow;
   Loops<double> wide;
+  MixtureLoops<float> narrow_mixture;
+  MixtureLoops<double> wide_mixture;
   Normals normals;
 };
 

@@ -24,15 +24,21 @@ void load(const void* source, int64_t stride, int64_t n, double scale, T* to) {
   if (stride == 0) {
     const T x = n == 0 ? T(0) : T(widen(from[0])) * factor;  // if n is 0, there is no element to read
     for (int64_t i = 0; i < n; ++i) to[i] = x;
-  } else {
+  } else if (stride == 1) {
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) to[i] = T(widen(from[i])) * factor;
+  } else {
+    for (int64_t i = 0; i < n; ++i) to[i] = T(widen(from[i * stride])) * factor;
   }
 }
 
 template <class To, class T>
-void store(const T* from, int64_t n, void* target) {
+void store(const T* from, int64_t n, void* target, int64_t stride) {
   To* to = static_cast<To*>(target);
+  if (stride != 1) {
+    for (int64_t i = 0; i < n; ++i) to[i * stride] = narrow<To>(from[i]);
+    return;
+  }
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) to[i] = narrow<To>(from[i]);
 }

@@ -86,11 +86,11 @@ void finish(const SweepArgs& a, double* partial) {
   };
   if (a.sums_value()) {
     add_tiles();
-    if (a.value.data) loops.store[int(a.value.dtype)](partial, a.rows, a.value.data);
+    if (a.value.data) loops.store[int(a.value.dtype)](partial, a.rows, a.value.data, 1);
     if (a.wants_total()) {
       const double sum = total(a, partial);
       if (a.total) *a.total = sum;
-      if (a.loss.data) loops.store[int(a.loss.dtype)](&sum, 1, a.loss.data);
+      if (a.loss.data) loops.store[int(a.loss.dtype)](&sum, 1, a.loss.data, 1);
     }
     partial += a.rows * col_tiles;
   }
@@ -99,15 +99,15 @@ void finish(const SweepArgs& a, double* partial) {
     if (a.sums_columns(k)) {
       if (a.rows == 0) std::fill_n(partial, a.cols, 0.0);  // no tile has written them
       loops.column_sums(partial + a.cols, tiling.groups - 1, a.cols, true, partial);
-      loops.store[int(g.dtype)](partial, a.cols, g.data);
+      loops.store[int(g.dtype)](partial, a.cols, g.data, 1);
       partial += tiling.groups * a.cols;
     } else if (a.sums_gradient(k) || a.sums_rows(k)) {
       add_tiles();
       if (a.sums_rows(k)) {
-        loops.store[int(g.dtype)](partial, a.rows, g.data);
+        loops.store[int(g.dtype)](partial, a.rows, g.data, 1);
       } else {
         const double sum = sum_of(partial, a.rows);
-        loops.store[int(g.dtype)](&sum, 1, g.data);
+        loops.store[int(g.dtype)](&sum, 1, g.data, 1);
       }
       partial += a.rows * col_tiles;
     }

@@ -100,8 +100,8 @@ void scatter(const Loops<T>& loops, const T* x, const View& v, const Tile& t, do
     loops.sums(x, t.rows, t.cols, partial + t.row * col_tiles + t.col / kTile, col_tiles);
   } else if (x != reinterpret_cast<const T*>(at(v, t.row, t.col))) {
     const auto store = loops.store[int(v.dtype)];
-    if (is_contiguous(v, t)) return store(x, t.size(), at(v, t.row, t.col));
-    for (int64_t r = 0; r < t.rows; ++r) store(x + r * t.cols, t.cols, at(v, t.row + r, t.col));
+    if (is_contiguous(v, t)) return store(x, t.size(), at(v, t.row, t.col), 1);
+    for (int64_t r = 0; r < t.rows; ++r) store(x + r * t.cols, t.cols, at(v, t.row + r, t.col), 1);
   }
 }
 

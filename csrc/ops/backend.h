@@ -1,4 +1,5 @@
-// What each device does in its own way: run a sweep, draw a key, scale in place. cpu.cpp and cuda.cpp register it.
+// What each device does in its own way: run a sweep or a mixture, draw a key, scale in place. cpu.cpp and cuda.cpp
+// register it.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -11,6 +12,7 @@ namespace vaefast {
 struct Backend {
   // `like` names the device. An asynchronous device is not waited for.
   void (*run)(const SweepArgs& args, const at::Tensor& like);
+  void (*run_mixture)(const MixtureArgs& args, const at::Tensor& like);
   // Draws the key of a whole call's noise from the generator. The tensor that it returns holds the key once the call
   // has run.
   at::Tensor (*draw_key)(const std::optional<at::Generator>& generator, const at::Tensor& like, NoiseKey& key);

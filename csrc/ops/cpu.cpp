@@ -33,6 +33,12 @@ void run(const SweepArgs& args, const at::Tensor&) {
   cpu::finish(args, partial.get());
 }
 
+void run_mixture(const MixtureArgs& args, const at::Tensor&) {
+  const int64_t blocks = cpu::block_count(args);
+  if (forked) return cpu::run_blocks(args, 0, blocks);
+  at::parallel_for(0, blocks, cpu::grain(args), [&](int64_t begin, int64_t end) { cpu::run_blocks(args, begin, end); });
+}
+
 at::Tensor draw_key(const std::optional<at::Generator>& generator, const at::Tensor&, NoiseKey& key) {
   auto* g = at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
   at::Tensor drawn = at::empty({2}, at::kLong);
@@ -52,7 +58,7 @@ void scale(at::TensorList tensors, const at::Tensor& factor) {
   for (const at::Tensor& t : tensors) at::Tensor(t).mul_(factor);
 }
 
-[[maybe_unused]] const bool registered = register_backend(at::kCPU, {run, draw_key, scale});
+[[maybe_unused]] const bool registered = register_backend(at::kCPU, {run, run_mixture, draw_key, scale});
 
 }  // namespace
 }  // namespace vaefast

@@ -23,6 +23,11 @@ void run(const SweepArgs& args, const at::Tensor& like) {
   cuda::run(args, scratch.mutable_data_ptr(), current_stream(like));
 }
 
+void run_mixture(const MixtureArgs& args, const at::Tensor& like) {
+  const c10::cuda::CUDAGuard guard(like.device());
+  cuda::run(args, current_stream(like));
+}
+
 at::Tensor draw_key(const std::optional<at::Generator>& generator, const at::Tensor& like, NoiseKey& key) {
   const c10::cuda::CUDAGuard guard(like.device());
   auto* g = at::get_generator_or_default<at::CUDAGeneratorImpl>(
@@ -58,7 +63,7 @@ void scale(at::TensorList tensors, const at::Tensor& factor) {
   if (args.count > 0) cuda::scale(args, current_stream(factor));
 }
 
-[[maybe_unused]] const bool registered = register_backend(at::kCUDA, {run, draw_key, scale});
+[[maybe_unused]] const bool registered = register_backend(at::kCUDA, {run, run_mixture, draw_key, scale});
 
 }  // namespace
 }  // namespace vaefast

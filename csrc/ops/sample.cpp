@@ -13,8 +13,8 @@ namespace {
 // The kernels of samples sum no gradient over rows or columns.
 void check_shapes(at::TensorList latent) {
   for (const Tensor& t : latent) {
-    TORCH_CHECK_VALUE(t.sizes() == latent[0].sizes() || t.numel() == 1, "vaefast: samples are of latents of one shape, ",
-                      latent[0].sizes(), ", got ", t.sizes());
+    TORCH_CHECK_VALUE(t.sizes() == latent[0].sizes() || t.numel() == 1,
+                      "vaefast: samples are of latents of one shape, ", latent[0].sizes(), ", got ", t.sizes());
   }
 }
 

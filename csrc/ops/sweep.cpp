@@ -6,9 +6,6 @@
 #include "buffers.h"
 
 namespace vaefast {
-namespace {
-
-// The stride by which dimensions [begin, end) of t advance as if they were one dimension; -1 where there is none.
 int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end) {
   int64_t innermost = -1, expected = -1;
   for (int64_t d = end - 1; d >= begin; --d) {
@@ -19,8 +16,6 @@ int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end) {
   }
   return innermost < 0 ? 0 : innermost;
 }
-
-}  // namespace
 
 DType dtype_of(const at::Tensor& t) {
   switch (t.scalar_type()) {

@@ -14,6 +14,9 @@ namespace vaefast {
 // The kernels' name for a tensor's type; TypeError where they have none.
 VAEFAST_VISIBLE DType dtype_of(const at::Tensor& t);
 
+// The stride by which dimensions [begin, end) of t advance as if they were one dimension; -1 where there is none.
+int64_t joint_stride(const at::Tensor& t, int64_t begin, int64_t end);
+
 // Index of a term by its name; the error lists the names.
 int find_term(const std::string& name);
 

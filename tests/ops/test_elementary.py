@@ -3,6 +3,8 @@
 import re
 import shutil
 import subprocess
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,6 +184,12 @@ def test_the_loop_of_every_term_is_vectorized(T, tmp_path):
         source.append(" ".join(f"g{x}[i] = d[{k}];" for k, x in enumerate(operands)))
         source += ["  }", "}"]
     (tmp_path / "loops.cpp").write_text("\n".join(source))
+    vectorized, said = vectorized_lines(tmp_path, "loops.cpp", "loops.cpp")
+    assert not [struct for line, struct in loops.items() if line not in vectorized], said
+
+
+def vectorized_lines(folder: Path, source: str, file: str) -> tuple[Counter[int], str]:
+    """How often g++ makes vectors of 32 bytes of the loop in each line of a file that `source` includes, and what it says."""
     command = [
         "g++",
         "-std=c++17",
@@ -190,8 +198,26 @@ def test_the_loop_of_every_term_is_vectorized(T, tmp_path):
         "-fopt-info-vec-optimized",
         "-c",
     ]
-    said = subprocess.run([*command, "loops.cpp"], cwd=tmp_path, capture_output=True, text=True, check=True).stderr
-    vectorized = {
-        int(line) for line in re.findall(r"loops\.cpp:(\d+):\d+: optimized: .*loop vectorized using 32", said)
-    }
-    assert not [struct for line, struct in loops.items() if line not in vectorized], said
+    said = subprocess.run([*command, source], cwd=folder, capture_output=True, text=True, check=True).stderr
+    found = re.findall(rf"{re.escape(file)}:(\d+):\d+: optimized: .*loop vectorized using 32", said)
+    return Counter(int(line) for line in found), said
+
+
+def test_the_loops_of_a_mixture_are_vectorized(tmp_path):
+    """In both types, and that of the bins with and without its gradients."""
+    if shutil.which("g++") is None:
+        pytest.skip("reads what g++ says of its loops")
+    file = native.ROOT / "csrc/cpu/mixture.inl"
+    (tmp_path / "loops.cpp").write_text(f"""
+#define VAEFAST_FMA
+#include "{native.ROOT}/csrc/cpu/loops.h"
+namespace vaefast::cpu {{
+#include "{file}"
+extern const MixtureLoops<float> narrow = mixture_loops<float>();
+extern const MixtureLoops<double> wide = mixture_loops<double>();
+}}""")
+    vectorized, said = vectorized_lines(tmp_path, "loops.cpp", "mixture.inl")
+    lines = enumerate(file.read_text().splitlines(), 1)
+    loops = [k for k, line in lines if "for (int64_t i = 0" in line and not line.endswith(" = 0;")]  # that is memset
+    assert len(loops) == 9
+    assert sorted(vectorized[k] for k in loops) == [2] * 8 + [4], said

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "../../csrc/cuda/general.cu"
+#include "../../csrc/cuda/mixture.cu"
 #include "../../csrc/cuda/plan.cu"
 #include "../../csrc/cuda/scale.cu"
 #include "../../csrc/cuda/sums.cu"
@@ -20,6 +21,8 @@ void run(const SweepArgs& args, const at::Tensor&) {
   cuda::run(args, scratch.get(), nullptr);
 }
 
+void run_mixture(const MixtureArgs& args, const at::Tensor&) { cuda::run(args, nullptr); }
+
 void scale(at::TensorList tensors, const at::Tensor& factor) {
   for (const at::Tensor& t : tensors) {
     cuda::ScaleArgs args;
@@ -31,7 +34,7 @@ void scale(at::TensorList tensors, const at::Tensor& factor) {
   }
 }
 
-const bool registered = register_backend(at::kCPU, {run, backend(at::kCPU).draw_key, scale});
+const bool registered = register_backend(at::kCPU, {run, run_mixture, backend(at::kCPU).draw_key, scale});
 
 }  // namespace
 }  // namespace vaefast

@@ -1,7 +1,7 @@
 """Checks of arguments, shared by the whole package. Each message names the function, the argument, what was expected and
 what was given."""
 
-from .operands import encoded, latent, matched, parameter, prediction, same_batch, sample
+from .operands import encoded, latent, matched, parameter, prediction, readable, same_batch, sample
 from .options import (
     ALL_REDUCTIONS,
     REDUCTIONS,
@@ -46,6 +46,7 @@ __all__ = [
     "positive",
     "prediction",
     "prior",
+    "readable",
     "reduction",
     "same_device",
     "same_shape",

@@ -150,9 +150,14 @@ def prediction(function: str, name: str, value: Tensor, x: Tensor, *, counts: bo
     tensor(function, name, value)
     tensor(function, "x", x, target=True, counts=counts)
     same_shape(function, "x", x, name, value)
-    if x.dtype in INTEGERS - READ:
-        x = x.to(torch.float64 if x.dtype == torch.uint64 else torch.int64)
-    return value, x
+    return value, readable(x)
+
+
+def readable(x: Tensor) -> Tensor:
+    """Data of a dtype that kernels read."""
+    if x.dtype not in INTEGERS - READ:
+        return x
+    return x.to(torch.float64 if x.dtype == torch.uint64 else torch.int64)
 
 
 def parameter(

@@ -17,6 +17,7 @@ from .reduction import reduce
 from .validate import check_values
 
 _NAME = "vaefast.ELBOLoss"
+_OF_TWO_SUMS = (likelihoods.Categorical, likelihoods.DiscretizedLogisticMixture)
 
 
 class ELBOLoss(nn.Module):
@@ -162,8 +163,8 @@ class ELBOLoss(nn.Module):
         call = checked_call(_NAME, likelihood, recon_x, x, latent, z, options, self.estimator, self.prior)
         plain = self.free_bits is None and self.reduction != "none" and z is None
         number = weight is None and not (return_parts or self.validate or isinstance(call.options.beta, Tensor))
-        if type(likelihood) is likelihoods.Categorical and plain and number:
-            return self._of_labels(likelihood, recon_x, call)
+        if type(likelihood) in _OF_TWO_SUMS and plain and number:
+            return self._two_sums(likelihood, recon_x, call)
         fused = call.operands is not None and plain
         fit = None if fused else self._log_likelihood(likelihood, recon_x, call)
         if self.validate:  # after all other checks, which those of a likelihood's own log_prob belong to
@@ -198,8 +199,8 @@ class ELBOLoss(nn.Module):
         assert call.operands is not None
         return ops.elbo_loss(likelihood.term, call.operands, call.latent, call.options, self.inplace, return_parts)
 
-    def _of_labels(self, likelihood: likelihoods.Categorical, recon_x: Any, call: Call) -> Tensor:
-        """The loss from two sums. A loss of few tokens takes half as long again if both are computed per sample first."""
+    def _two_sums(self, likelihood: Any, recon_x: Any, call: Call) -> Tensor:
+        """The loss from two sums, whose forward pass makes the gradients. Per sample first, it takes half as long again."""
         mask, _, beta, reduction, batch_dims, _, spreads = call.options
         kl = latent_kl(call.latent, reduction, batch_dims, spreads)
         cost = likelihood.cost(recon_x, call.x, mask=mask, batch_dims=batch_dims, reduction=reduction)

@@ -5,10 +5,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from ..reference import MIXTURE
 from . import library
 
 
 def _compute_dtype(term: str, operands: Sequence[Tensor]) -> torch.dtype:
+    if term == MIXTURE:
+        _, _, mean, log_scale, _, *coupling = operands
+        return _wide([operands[0], mean, log_scale, *coupling])
     return _wide(t for k, t in enumerate(operands) if k != library.TARGET[term])
 
 
@@ -18,6 +22,11 @@ def _wide(operands: Iterable[Tensor]) -> torch.dtype:
 
 def _gradients(operands: Sequence[Tensor], gradients: int) -> list[Tensor]:
     return [t.new_empty(t.shape) for k, t in enumerate(operands) if gradients >> k & 1]
+
+
+def _like(t: Tensor) -> Tensor:
+    """A gradient of a mixture, which has the operand's order of dimensions."""
+    return t.new_empty(t.shape) if t.stride(-1) == 1 else torch.empty_like(t)
 
 
 @torch.library.register_fake("vaefast::row_sum")
@@ -34,9 +43,12 @@ def _(
     spreads: int = 0,
 ) -> tuple[Tensor, list[Tensor]]:
     full = operands[0].shape
-    shapes = {"none": full[:batch_dims], "elementwise": full}
+    each = (*full[:batch_dims], full[-1]) if term == MIXTURE else full
+    shapes = {"none": full[:batch_dims], "elementwise": each}
     shape = shapes.get(reduction, ()) if value else (0,)
     out = operands[0].new_empty(shape, dtype=_compute_dtype(term, operands))
+    if term == MIXTURE:
+        return out, [_like(t) for k, t in enumerate(operands) if gradients >> k & 1]
     return out, _gradients(operands, gradients)
 
 

@@ -46,9 +46,10 @@ def row_sum(
     target_scale: float = 1.0,
     spreads: tuple[str, ...] = (),
 ) -> Tensor:
-    """reference.row_sum as one fused operation."""
-    if not has_kernel(operands[0]):
+    """reference.row_sum as one fused operation. The mixture's kernel has no gradient by the data."""
+    mixture = term == reference.MIXTURE
+    if not has_kernel(operands[0]) or (mixture and operands[1].requires_grad):
         return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale, spreads)
     bits = library.spread_bits(spreads)
-    operands = compact(operands, batch_dims)
+    operands = list(operands) if mixture else compact(operands, batch_dims)
     return library.reduced_term(term, operands, mask, reduction, batch_dims, target_scale, bits)

@@ -2,7 +2,7 @@
 
 This package specifies what the kernels compute. It runs where no kernel applies: torch.func, forward-mode AD, double
 backward, other devices. It is the baseline of tests and benchmarks. Every function can be differentiated any number of
-times. `formulas`, `counts` and `tails` have the terms, and this file what is made of them."""
+times. `formulas`, `counts` and `tails` have the terms, `mixtures` the mixture, and this file what is made of them."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,12 @@ from torch import Tensor
 
 from . import counts, tails
 from .formulas import KL_TERMS, LOG_2PI, TERMS, bernoulli, gaussian, gaussian_kl, kl_term, phi
+from .mixtures import MIXTURE, masked_mixture
 
 __all__ = [
     "KL_TERMS",
     "LOG_2PI",
+    "MIXTURE",
     "TERMS",
     "bernoulli",
     "counts",
@@ -51,7 +53,7 @@ def row_sum(
     target_scale: float = 1.0,
     spreads: Sequence[str] = (),
 ) -> Tensor:
-    """The term of `operands`, reduced. A KL takes `spreads`, as `kl_term` does."""
+    """The term of `operands`, or the mixture, reduced. A KL takes `spreads`, as `kl_term` does."""
     target = None if term in KL_TERMS.values() else 1
     wide = any(t.dtype == torch.float64 for k, t in enumerate(operands) if k != target)
     wide_operands = [t.to(torch.float64 if wide else torch.float32) for t in operands]
@@ -60,6 +62,8 @@ def row_sum(
     for k, spread in enumerate(spreads):
         if spread == "log_scale":
             wide_operands[2 * k + 1] = 2 * wide_operands[2 * k + 1]
+    if term == MIXTURE:
+        return reduced(masked_mixture(wide_operands, mask), reduction, batch_dims)
     if mask is not None:  # replaced before the formula, so that a masked NaN reaches neither value nor gradient
         wide_operands = [torch.where(mask, t, 0.0) for t in wide_operands]
     value = TERMS[term](*torch.broadcast_tensors(*wide_operands))

@@ -1,0 +1,157 @@
+// A mixture on the CPU. All components of a block of pixels are in L1 at once: their bins are computed first, with
+// their derivatives, and multiplied by the components' posterior shares when these are known.
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <type_traits>
+
+#include "loops.h"
+
+namespace vaefast::cpu {
+namespace {
+
+template <class T>
+class BlockRunner {
+ public:
+  BlockRunner(const MixtureArgs& a, const MixtureLoops<T>& loops, const Loops<T>& all)
+      : a_(a), loops_(loops), all_(all), gradients_(a.wants_gradients()) {
+    const int64_t bins = a.components * a.channels, pairs = a.components * pairs_();
+    const int64_t derivatives = gradients_ ? 2 * bins + pairs : 0;
+    const int64_t slots = 2 * a.components + a.channels + derivatives + kOthers;
+    memory_.reset(static_cast<T*>(::operator new(slots * kBlock * sizeof(T), std::align_val_t(64))));
+    T* next = memory_.get();
+    const auto take = [&](int64_t count) { return std::exchange(next, next + count * kBlock); };
+    prior_ = take(a.components), posterior_ = take(a.components), x_ = take(a.channels);
+    by_mean_ = take(gradients_ ? bins : 0), by_log_scale_ = take(gradients_ ? bins : 0);
+    by_coupling_ = take(gradients_ ? pairs : 0), others_ = take(kOthers);
+    all_.load[int(a.half_width.dtype)](a.half_width.data, 0, 1, 1, &half_);
+    const T width = 2 * half_;
+    log_width_ = math::log(width);
+  }
+
+  void run(int64_t row, int64_t pixel, int64_t n) {
+    row_ = row, pixel_ = pixel, n_ = n;
+    T *most = other(0), *total = other(1), *prior_total = other(2), *value = other(3);
+    for (int64_t m = 0; m < a_.components; ++m) load(a_.parameter[a_.kLogits], m, 0, 1, prior_ + m * kBlock);
+    loops_.relative(prior_, a_.components, n, most);
+    std::copy_n(prior_, a_.components * kBlock, posterior_);
+    for (int64_t c = 0; c < a_.channels; ++c) load(a_.x, 0, c, a_.target_scale, x_ + c * kBlock);
+    for (int64_t m = 0; m < a_.components; ++m) component(m);
+    loops_.shares(prior_, a_.components, n, prior_total);
+    loops_.relative(posterior_, a_.components, n, most);
+    loops_.shares(posterior_, a_.components, n, total);
+    loops_.value(most, total, prior_total, n, value);
+    if (a_.mask.data) load(a_.mask, 0, 0, 1, other(4));
+    if (a_.value.data) store(value, a_.value, 0, 0);
+    if (!gradients_) return;
+    T* coef = other(5);
+    std::fill_n(coef, n, T(a_.scale));
+    if (a_.coef.data) load(a_.coef, 0, 0, a_.scale, coef);
+    for (int64_t m = 0; m < a_.components; ++m) {
+      T *prior = prior_ + m * kBlock, *posterior = posterior_ + m * kBlock;
+      loops_.weigh(posterior, total, prior, prior_total, coef, n);
+      store(prior, a_.grad[a_.kLogits], m, 0);
+      const int64_t bins = m * a_.channels, pairs = m * pairs_();
+      for (int64_t c = 0; c < a_.channels; ++c) {
+        store_times(by_mean_ + (bins + c) * kBlock, posterior, a_.grad[a_.kMean], m, c);
+        store_times(by_log_scale_ + (bins + c) * kBlock, posterior, a_.grad[a_.kLogScale], m, c);
+      }
+      for (int64_t k = 0; k < pairs_(); ++k)
+        store_times(by_coupling_ + (pairs + k) * kBlock, posterior, a_.grad[a_.kCoupling], m, k);
+    }
+  }
+
+ private:
+  static constexpr int64_t kOthers = 10;
+  struct Free {
+    void operator()(T* memory) const { ::operator delete(memory, std::align_val_t(64)); }
+  };
+
+  T* other(int64_t k) { return others_ + k * kBlock; }
+  int64_t pairs_() const { return a_.parameter[a_.kCoupling].data ? coupling_at(a_.channels, 0) : 0; }
+
+  // Adds the log mass of the bins of component m to its logit, in posterior_.
+  void component(int64_t m) {
+    for (int64_t c = 0; c < a_.channels; ++c) {
+      const int64_t bin = (m * a_.channels + c) * kBlock, pair = (m * pairs_() + coupling_at(c, 0)) * kBlock;
+      const T* mean = gather(a_.parameter[a_.kMean], m, c, other(6));
+      if (c > 0 && pairs_() > 0) {
+        if (mean != other(6)) mean = std::copy_n(mean, n_, other(6)) - n_;
+        for (int64_t b = 0; b < c; ++b) {
+          const T* coupling = gather(a_.parameter[a_.kCoupling], m, coupling_at(c, b), other(7));
+          T* slope = gradients_ ? by_coupling_ + pair + b * kBlock : other(8);
+          loops_.couple(coupling, x_ + b * kBlock, n_, other(6), slope);
+        }
+      }
+      const T* log_scale = gather(a_.parameter[a_.kLogScale], m, c, other(9));
+      loops_.bin[gradients_](mean, x_ + c * kBlock, log_scale, half_, log_width_, n_, posterior_ + m * kBlock,
+                             by_mean_ + bin, by_log_scale_ + bin);
+      if (!gradients_ || pairs_() == 0) continue;
+      for (int64_t b = 0; b < c; ++b)
+        loops_.by_coupling(by_mean_ + bin, x_ + b * kBlock, n_, by_coupling_ + pair + b * kBlock);
+    }
+  }
+
+  char* at(const MixtureView& v, int64_t m, int64_t c) const {
+    return static_cast<char*>(v.data) + v.offset(row_, m, c, pixel_) * itemsize(v.dtype);
+  }
+
+  // The block's pixels of component m and channel c, in `to`.
+  void load(const MixtureView& v, int64_t m, int64_t c, double scale, T* to) const {
+    all_.load[int(v.dtype)](at(v, m, c), v.col_stride, n_, scale, to);
+  }
+  // The same where they lie, if a loop can read them there.
+  const T* gather(const MixtureView& v, int64_t m, int64_t c, T* buffer) const {
+    constexpr DType compute = std::is_same_v<T, float> ? DType::f32 : DType::f64;
+    if (v.dtype == compute && v.col_stride == 1) return reinterpret_cast<const T*>(at(v, m, c));
+    load(v, m, c, 1, buffer);
+    return buffer;
+  }
+
+  void store(T* x, const MixtureView& v, int64_t m, int64_t c) {
+    if (!v.data) return;
+    if (a_.mask.data) all_.keep(x, other(4), n_);
+    all_.store[int(v.dtype)](x, n_, at(v, m, c), v.col_stride);
+  }
+  void store_times(T* x, const T* by, const MixtureView& v, int64_t m, int64_t c) {
+    if (!v.data) return;
+    all_.multiply(x, by, n_);
+    store(x, v, m, c);
+  }
+
+  const MixtureArgs& a_;
+  const MixtureLoops<T>& loops_;
+  const Loops<T>& all_;
+  const bool gradients_;
+  std::unique_ptr<T, Free> memory_;
+  T *prior_, *posterior_, *x_, *by_mean_, *by_log_scale_, *by_coupling_, *others_;
+  T half_, log_width_;
+  int64_t row_ = 0, pixel_ = 0, n_ = 0;
+};
+
+template <class T>
+void run(const MixtureArgs& a, const MixtureLoops<T>& mixture, const Loops<T>& loops, int64_t begin, int64_t end) {
+  BlockRunner<T> runner(a, mixture, loops);
+  const int64_t blocks = (a.pixels + kBlock - 1) / kBlock;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t pixel = i % blocks * kBlock;
+    runner.run(i / blocks, pixel, std::min(kBlock, a.pixels - pixel));
+  }
+}
+
+}  // namespace
+
+int64_t block_count(const MixtureArgs& a) { return a.rows * ((a.pixels + kBlock - 1) / kBlock); }
+
+int64_t grain(const MixtureArgs& a) {
+  const int64_t bins = std::max<int64_t>(1, a.components * a.channels);
+  return (4096 + bins * kBlock - 1) / (bins * kBlock);
+}
+
+void run_blocks(const MixtureArgs& a, int64_t begin, int64_t end) {
+  const Isa& isa = active_isa();
+  if (a.wide) run<double>(a, isa.wide_mixture, isa.wide, begin, end);
+  else run<float>(a, isa.narrow_mixture, isa.narrow, begin, end);
+}
+
+}  // namespace vaefast::cpu
