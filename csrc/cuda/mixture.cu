@@ -88,7 +88,7 @@ __device__ void store_gradients(const Pixel<T>& p, const LogSum<T>& prior, const
 }
 
 template <class T, bool gradients>
-__global__ void __launch_bounds__(kThreads) mixture_kernel(const __grid_constant__ MixtureArgs a) {
+__global__ void __launch_bounds__(kThreads, 1) mixture_kernel(const __grid_constant__ MixtureArgs a) {
   const int64_t first = int64_t(blockIdx.x) * kThreads + threadIdx.x, threads = int64_t(gridDim.x) * kThreads;
   const T half = load<T>(a.half_width, 0), log_width = math::log(T(2) * half);
   for (int64_t i = first; i < a.rows * a.pixels; i += threads) {
