@@ -204,6 +204,53 @@ def sampled(g, B=256, side=32, L=256):
     return colour(g, B, side, L) | {"z": leaf(g, B, L), "log_scale": log_scale}
 
 
+def discretized_logistic(mean, log_scale, x, mu, logvar):
+    """8-bit images as the mass of a logistic in each bin (Kingma et al. 2016)"""
+    centered, inv_scale = x - mean, torch.exp(-log_scale)
+    above, below = inv_scale * (centered + 0.5 / 255), inv_scale * (centered - 0.5 / 255)
+    mass = torch.log((torch.sigmoid(above) - torch.sigmoid(below)).clamp(min=1e-12))
+    log_p = torch.where(x < 0.001, F.logsigmoid(above), torch.where(x > 0.999, -F.softplus(below), mass))
+    kl = -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(1)
+    return (kl - log_p.flatten(1).sum(1)).mean()
+
+
+def logistic_mixture(logits, mean, log_scale, coef, x):
+    """the mixture whose colors depend on each other (Salimans et al. 2017), for x in [-1, 1]"""
+    log_scale, coef = log_scale.clamp(min=-7), torch.tanh(coef)
+    red, green = x[:, None, 0], x[:, None, 1]
+    of_green = mean[:, :, 1] + coef[:, :, 0] * red
+    of_blue = mean[:, :, 2] + coef[:, :, 1] * red + coef[:, :, 2] * green
+    centered = x[:, None] - torch.stack([mean[:, :, 0], of_green, of_blue], 2)
+    inv_scale = torch.exp(-log_scale)
+    above, below, middle = (inv_scale * (centered + d) for d in (1 / 255, -1 / 255, 0))
+    mass = torch.sigmoid(above) - torch.sigmoid(below)
+    density = middle - log_scale - 2 * F.softplus(middle) - math.log(127.5)
+    log_p = torch.where(mass > 1e-5, torch.log(mass.clamp(min=1e-12)), density)
+    log_p = torch.where(x[:, None] > 0.999, -F.softplus(below), log_p)
+    log_p = torch.where(x[:, None] < -0.999, F.logsigmoid(above), log_p)
+    return -torch.logsumexp(log_p.sum(2) + F.log_softmax(logits, 1), 1).flatten(1).sum(1).mean()
+
+
+def levels(g, *shape):
+    """8-bit images in [0, 1]; some pixels are black, and some white."""
+    return (torch.rand(shape, generator=g) * 1.2 - 0.1).clamp(0, 1).mul(255).round() / 255
+
+
+def color_levels(g, B=32, side=32, L=128):
+    x = levels(g, B, 3, side, side)
+    mean = (x + 0.1 * torch.randn(x.shape, generator=g)).requires_grad_()
+    log_scale = (spread(g, B, 3, side, side).detach() - 2).requires_grad_()
+    return {"mean": mean, "log_scale": log_scale, "x": x} | posterior(g, B, L)
+
+
+def components(g, B=32, side=32, M=10):
+    x = 2 * levels(g, B, 3, side, side) - 1
+    mean = (x[:, None] + 0.3 * torch.randn((B, M, 3, side, side), generator=g)).requires_grad_()
+    log_scale = (spread(g, B, M, 3, side, side).detach() - 0.5).requires_grad_()
+    coef = (0.1 * torch.randn((B, M, 3, side, side), generator=g)).requires_grad_()
+    return {"logits": leaf(g, B, M, side, side), "mean": mean, "log_scale": log_scale, "coef": coef, "x": x}
+
+
 SUM = 'ELBOLoss("{}", reduction="sum")'
 CALL = "criterion(recon_x, x, mu, logvar)"
 BY_PIXELS = "criterion(recon_x, x, mu, logvar, beta={}) / x[0].numel()"
@@ -243,5 +290,18 @@ ROWS = (
         sampled,
         "criterion((recon_x, 2 * log_scale), x, mu, logvar, z=z)",
         'ELBOLoss("gaussian", estimator="mc")',
+    ),
+    Row(
+        discretized_logistic,
+        color_levels,
+        "criterion((mean, log_scale), x, mu, logvar)",
+        "ELBOLoss(DiscretizedLogistic())",
+    ),
+    Row(
+        logistic_mixture,
+        components,
+        '-criterion.log_prob((logits, mean / 2 + 0.5, log_scale - log(2), coef), x / 2 + 0.5, reduction="mean")',
+        'DiscretizedLogisticMixture(channels="coupled")',
+        small={"B": 2, "side": 8},
     ),
 )

@@ -1,5 +1,6 @@
 """A row of the table: a loss as people write it, its inputs, and the line that takes its place."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,8 +13,16 @@ import vaefast
 from vaefast import functional as VF
 from vaefast import likelihoods
 
-OBJECTS = ("Categorical", "Gaussian", "Laplace", "NegativeBinomial", "ZeroInflatedNegativeBinomial")
-NAMES = {"F": F, "VF": VF, **{name: getattr(vaefast, name) for name in ("ELBOLoss", "IWAELoss")}}
+OBJECTS = (
+    "Categorical",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
+    "Gaussian",
+    "Laplace",
+    "NegativeBinomial",
+    "ZeroInflatedNegativeBinomial",
+)
+NAMES = {"F": F, "VF": VF, "log": math.log, **{name: getattr(vaefast, name) for name in ("ELBOLoss", "IWAELoss")}}
 NAMES |= {name: getattr(likelihoods, name) for name in OBJECTS}
 
 

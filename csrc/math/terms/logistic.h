@@ -6,8 +6,11 @@
 namespace vaefast {
 
 // log of a logistic's mass in the bin of half width `half` around x, and its derivatives. The outer bins of [0, 1] are
-// open. With c = |x - mean| / s and h = half / s it is, between the outer bins, -log1p(exp(-(c + h))) - softplus(c - h)
-// + log1p(-exp(-2 h)): no difference of two sigmoids. log_width is log(2 half).
+// open. With c = |x - mean| / s and h = half / s the mass is, between the outer bins, sigmoid(c + h) sigmoid(h - c)
+// (1 - exp(-2 h)): no difference of two sigmoids. log_width is log(2 half).
+//
+// One logarithm, one quotient and two exponentials serve all of that: for b = exp(-|c - h|) and u = exp(-2 min(c, h)),
+// exp(-(c + h)) is b u, and exp(-2 h) is u where h is the smaller, and otherwise b b u.
 template <class T>
 struct LogisticBin {
   T value, by_mean, by_log_scale, by_half;
@@ -15,26 +18,27 @@ struct LogisticBin {
   VAEFAST_HD LogisticBin(T mean, T x, T log_scale, T half, T log_width) {
     const T bounded = log_scale < T(-80) ? T(-80) : log_scale, precision = math::exp(-bounded);
     const T difference = math::bounded_log(x - mean), h = half * precision;
-    const T c = math::bounded(math::abs(difference) * precision, math::kMost<T>);
+    const T c = math::bounded(math::abs(difference) * precision, math::kMost<T>), near_side = c - h;
     const T side = difference >= T(0) ? T(1) : T(-1);  // of the mean, on which x lies
     // 0 between the outer bins; an outer bin has one side, which is the far one (1) where it lies away from the mean
     const T outer = (x <= half ? T(1) : x >= T(1) - half ? T(-1) : T(0)) * side;
-    const T far_side = c + h, near_side = c - h;
-    const T a = math::exp_nonpositive(-far_side), b = math::exp_nonpositive(-math::abs(near_side));
-    const T by_a = T(1) / (T(1) + a), by_b = T(1) / (T(1) + b);
-    const T of_far = a * by_a;                             // sigmoid(-(c + h))
-    const T of_near = near_side < T(0) ? b * by_b : by_b;  // sigmoid(c - h)
-    const T log_far = math::minus_log1p(T(0), T(0), a);    // log sigmoid(c + h)
-    const T log_near = math::minus_log1p(T(0), T(0), b) - (near_side < T(0) ? T(0) : near_side);
+    const T b = math::exp_nonpositive(-math::abs(near_side));
+    const T u = math::exp_nonpositive(T(-2) * (near_side < T(0) ? c : h)), a = b * u;
 
-    const T y = T(2) * h, e = math::exp_nonpositive(-y), mass = -math::expm1(-y, e);
+    const T y = T(2) * h, e = near_side < T(0) ? b * a : u, mass = -math::expm1(-y, e);
     const bool narrow = y < T(1e-10);
-    const T log_mass = narrow ? (log_width - bounded) - T(0.5) * y : math::log_normal(narrow ? T(1) : mass);
-    const T y_rate = narrow ? T(1) - T(0.5) * y : y * e / (narrow ? T(1) : mass);  // y / (exp(y) - 1)
-
+    const T divisor = narrow ? T(1) : mass, of_a = T(1) + a, of_b = T(1) + b;
+    const T inverse = T(1) / (divisor * of_a * of_b), by_sides = inverse * divisor;  // 1 / (of_a of_b)
+    const T y_rate = narrow ? T(1) - T(0.5) * y : y * e * inverse * (of_a * of_b);   // y / (exp(y) - 1)
+    const T of_far = a * of_b * by_sides;                                            // sigmoid(-(c + h))
+    const T of_near = (near_side < T(0) ? b : T(1)) * of_a * by_sides;               // sigmoid(c - h)
     // The derivative by c, sigmoid(-(c + h)) - sigmoid(c - h), without its cancellation where h is large
-    const T slope = (near_side < T(0) ? b - a : T(1) - a * b) * (by_a * by_b);
-    value = outer == T(0) ? (log_far + log_near) + log_mass : (outer > T(0) ? log_far : log_near);
+    const T slope = (near_side < T(0) ? b - a : T(1) - a * b) * by_sides;
+
+    const T size = outer == T(0) ? divisor * by_sides : (outer > T(0) ? of_b : of_a) * by_sides;
+    const T beyond = near_side < T(0) ? T(0) : near_side, log_width_rest = (log_width - bounded) - T(0.5) * y;
+    const T log_inside = narrow ? log_width_rest : T(0);
+    value = (math::log_normal(size) - (outer > T(0) ? T(0) * near_side : beyond)) + (outer == T(0) ? log_inside : T(0));
     const T by_c = outer == T(0) ? -slope : (outer > T(0) ? of_far : -of_near);
     const T by_h = outer == T(0) ? of_far + of_near : (outer > T(0) ? of_far : of_near);
     const T by_width = outer == T(0) ? y_rate : T(0);
