@@ -24,6 +24,7 @@ MODULES = [
     "lightning_module",
     "accelerate_loop",
     "pyro_check",
+    "scvi_tools",
 ]
 BEGIN, END = "<!-- hosts: python -m examples --readme -->\n", "<!-- end of hosts -->\n"
 PAGE = ROOT / "docs" / "other_libraries.md"

@@ -33,6 +33,7 @@ HOSTS = {
     "lightning_module": "lightning",
     "accelerate_loop": "accelerate",
     "pyro_check": "pyro",
+    "scvi_tools": "scvi",
 }
 
 
@@ -48,6 +49,11 @@ def example(name):
     return importlib.import_module(f"examples.{name}")
 
 
+def pairs(name):
+    small = {"genes": (200,)} if name == "scvi_tools" else {}
+    return example(name).pairs(**small)
+
+
 def test_every_example_is_here():
     assert list(HOSTS) == command.MODULES
     files = {file.stem for file in (ROOT / "examples").glob("*.py") if not file.stem.startswith("gallery_")}
@@ -56,7 +62,7 @@ def test_every_example_is_here():
 
 @pytest.mark.parametrize("name", HOSTS)
 def test_losses_and_gradients_are_the_hosts(name):
-    for pair in example(name).pairs():
+    for pair in pairs(name):
         loss, gradient = compare.differences(pair)
         assert loss < 1e-5, pair.host
         assert gradient < 1e-4, pair.host
@@ -64,7 +70,7 @@ def test_losses_and_gradients_are_the_hosts(name):
 
 @pytest.mark.parametrize("name", HOSTS)
 def test_only_rounding_is_left_in_float64(name):
-    for pair in example(name).pairs():
+    for pair in pairs(name):
         for side in (pair.before, pair.after, pair.reference):
             if side:
                 side.module.double()
@@ -314,6 +320,31 @@ def test_pyros_svi_trains_alike():
             expected = svi.step(x)
         torch.manual_seed(k)
         assert pair.after.step(x).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_scvis_trainer_trains_alike():
+    host = example("scvi_tools")
+    theirs, ours = (host.train(kind, epochs=2).history for kind in (host.scvi.model.SCVI, host.SCVI))
+    for name in ("train_loss", "elbo_train", "kl_local_train"):
+        assert ours[name][name].tolist() == pytest.approx(theirs[name][name].tolist(), rel=1e-5)
+    assert ours["train_loss"]["train_loss"][1] < 0.97 * ours["train_loss"]["train_loss"][0]
+
+
+def test_scvis_options():
+    """A dispersion for each cell and an inferred library; what is left to scvi-tools."""
+    host = example("scvi_tools")
+    x, zero = host.counts(50, 64), torch.zeros(64, 1, dtype=torch.long)
+    one = zero[:1].numpy() + 1
+    library = {"use_observed_lib_size": False, "library_log_means": 7 * one, "library_log_vars": one}
+    cases = ({"dispersion": "gene-cell"}, 1), (library, 1), ({"gene_likelihood": "nb"}, 1), ({}, 2)
+    for options, samples in cases:
+        losses = []
+        for kind in (host.scvi.module.VAE, host.VAE):
+            torch.manual_seed(0)
+            module = kind(50, n_batch=1, **options)
+            outputs = module({"X": x, "batch": zero, "labels": zero}, inference_kwargs={"n_samples": samples})
+            losses.append(outputs[-1].loss)
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=0)
 
 
 def test_a_run_ends_in_a_table_and_a_file(tmp_path, monkeypatch, capsys):
