@@ -12,7 +12,7 @@ HABITS = {
     "BCEWithLogitsLoss": ("bernoulli",), "sigmoid": ("bernoulli_probs",), "l2": ("mse", "gaussian"),
     "mean_squared_error": ("mse", "gaussian"), "MAE": ("l1", "laplace"), "normal": ("gaussian",), "Gauss": ("gaussian",),
     "cross_entropy": ("categorical",), "cross-entropy": ("categorical",), "ce": ("categorical",), "nll": ("categorical",),
-    "softmax": ("categorical",), "nb": ("negative_binomial",), "ZINB": ("zero_inflated_negative_binomial",),
+    "softmax": ("categorical", "multinomial"), "nb": ("negative_binomial",), "ZINB": ("zero_inflated_negative_binomial",),
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_a_typo_is_answered(name, meant):
 
 def test_the_command_offers_what_its_models_can_have():
     offered = CHOICES["likelihood"]
-    assert set(likelihoods.NAMES) - set(offered) == {"categorical", "mse", "l1"}
+    assert set(likelihoods.NAMES) - set(offered) == {"categorical", "multinomial", "mse", "l1"}
     for name in offered:
         assert vaefast.mlp_vae((3,), 2, likelihood=name).likelihood.name
     with pytest.raises(ValueError, match="build the decoder by hand"):

@@ -14,8 +14,9 @@ class RunError(ValueError):
     """A run's folder or settings cannot be used. The message says why in one sentence."""
 
 
-# The command's models have no dimension of classes, and the plain errors have no log p(x), which each run reports.
-_NOT_OFFERED = ("categorical", "mse", "l1")
+# The command's models have no dimension of classes, a multinomial's mean is no picture, and the plain errors have no
+# log p(x), which each run reports.
+_NOT_OFFERED = ("categorical", "multinomial", "mse", "l1")
 CHOICES: dict[str, tuple[str, ...]] = {
     "likelihood": tuple(name for name in likelihoods.NAMES if name not in _NOT_OFFERED),
     "objective": ("elbo", "iwae"),

@@ -11,6 +11,7 @@ from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from .heavy_tailed import LogNormal, StudentT
 from .location_scale import Gaussian, Laplace, SquaredError
 from .logistic import DiscretizedLogistic, DiscretizedLogisticMixture
+from .multinomial import Multinomial
 from .registry import NAMED, by_name
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Laplace",
     "Likelihood",
     "LogNormal",
+    "Multinomial",
     "NAMES",
     "NegativeBinomial",
     "Poisson",
@@ -46,6 +48,7 @@ NAMED.update(
         "poisson": Poisson,
         "negative_binomial": NegativeBinomial,
         "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomial,
+        "multinomial": Multinomial,
         "categorical": Categorical,
     }
 )

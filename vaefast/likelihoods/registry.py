@@ -33,11 +33,7 @@ _ANSWERS = {
     "cross_entropy crossentropy crossentropyloss cross_entropy_loss categorical_crossentropy "
     "sparse_categorical_crossentropy ce nll nll_loss nllloss softmax": (
         '"categorical" here, for logits of shape (B, C, T), or vaefast.likelihoods.Categorical(class_dim=-1), for '
-        "(B, T, C)"
-    ),
-    "multinomial": (
-        "not here yet, for counts: add -(logits.log_softmax(1) * x).sum(1) to functional.gaussian_kl by hand; for labels "
-        'it is "categorical"'
+        '(B, T, C); for counts of D items, "multinomial"'
     ),
     "nb": '"negative_binomial" here, for a decoder that returns (log_mean, log_theta)',
     "zinb": '"zero_inflated_negative_binomial" here, for a decoder that returns (log_mean, log_theta, gate)',
