@@ -13,11 +13,11 @@ constexpr int64_t kFewCounts = 3;  // zeros are computed apart where at most 1 i
 // The loops of a mixture, over blocks of n pixels, at most kBlock. Components of a block lie kBlock apart.
 template <class T>
 struct MixtureLoops {
-  // mean += tanh(coupling) (x - 1/2); slope = the derivative of tanh
-  void (*couple)(const T* coupling, const T* x, int64_t n, T* mean, T* slope);
-  // log_p += the log mass of x's bin, [1] with its derivatives
-  void (*bin[2])(const T* mean, const T* x, const T* log_scale, T half, T log_width, int64_t n, T* log_p, T* by_mean,
-                 T* by_log_scale);
+  // mean = from + tanh(coupling) (x - 1/2); slope = the derivative of tanh
+  void (*couple)(const T* coupling, const T* x, const T* from, int64_t n, T* mean, T* slope);
+  // log_p = from + the log mass of x's bin, [1] with its derivatives
+  void (*bin[2])(const T* mean, const T* x, const T* log_scale, T half, T log_width, const T* from, int64_t n, T* log_p,
+                 T* by_mean, T* by_log_scale);
   void (*by_coupling)(const T* by_mean, const T* x, int64_t n, T* slope);  // slope *= by_mean (x - 1/2)
   void (*relative)(T* x, int64_t components, int64_t n, T* most);          // x -= most, the largest component
   void (*shares)(T* x, int64_t components, int64_t n, T* total);           // x = exp(x); total = their sum
@@ -25,6 +25,7 @@ struct MixtureLoops {
   void (*value)(const T* most, T* total, T* prior_total, int64_t n, T* value);
   // posterior *= inverse * coef; prior = coef times the derivative by a logit
   void (*weigh)(T* posterior, const T* inverse, T* prior, const T* prior_inverse, const T* coef, int64_t n);
+  void (*product)(const T* x, const T* by, int64_t n, T* to);  // to = x by
 };
 
 // Loops that compute in T (float or double), over contiguous arrays of T.

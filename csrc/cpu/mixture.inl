@@ -1,22 +1,22 @@
 // Included once for each instruction set, as loops.inl is: the loops over the pixels of a block of a mixture.
 
 template <class T>
-void couple(const T* coupling, const T* x, int64_t n, T* mean, T* slope) {
+void couple(const T* coupling, const T* x, const T* from, int64_t n, T* mean, T* slope) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     const Coupling<T> c(coupling[i]);
-    mean[i] += c.value * (x[i] - T(0.5));
+    mean[i] = from[i] + c.value * (x[i] - T(0.5));
     slope[i] = c.slope;
   }
 }
 
 template <class T, bool gradients>
-void bin(const T* mean, const T* x, const T* log_scale, T half, T log_width, int64_t n, T* log_p, T* by_mean,
-         T* by_log_scale) {
+void bin(const T* mean, const T* x, const T* log_scale, T half, T log_width, const T* from, int64_t n, T* log_p,
+         T* by_mean, T* by_log_scale) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     const LogisticBin<T> b(mean[i], x[i], log_scale[i], half, log_width);
-    log_p[i] += b.value;
+    log_p[i] = from[i] + b.value;
     if constexpr (gradients) by_mean[i] = b.by_mean, by_log_scale[i] = b.by_log_scale;
   }
 }
@@ -73,6 +73,13 @@ void weigh(T* posterior, const T* inverse, T* prior, const T* prior_inverse, con
 }
 
 template <class T>
+void product(const T* x, const T* by, int64_t n, T* to) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) to[i] = x[i] * by[i];
+}
+
+template <class T>
 constexpr MixtureLoops<T> mixture_loops() {
-  return {couple<T>, {bin<T, false>, bin<T, true>}, by_coupling<T>, relative<T>, shares<T>, mixture_value<T>, weigh<T>};
+  return {couple<T>, {bin<T, false>, bin<T, true>}, by_coupling<T>, relative<T>, shares<T>, mixture_value<T>, weigh<T>,
+          product<T>};
 }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <mutex>
 
@@ -34,9 +35,15 @@ void run(const SweepArgs& args, const at::Tensor&) {
 }
 
 void run_mixture(const MixtureArgs& args, const at::Tensor&) {
-  const int64_t blocks = cpu::block_count(args);
-  if (forked) return cpu::run_blocks(args, 0, blocks);
-  at::parallel_for(0, blocks, cpu::grain(args), [&](int64_t begin, int64_t end) { cpu::run_blocks(args, begin, end); });
+  const int64_t blocks = cpu::block_count(args), grain = cpu::grain(args);
+  std::atomic<int64_t> taken = 0;  // a thread that starts late does less
+  const auto run = [&](int64_t, int64_t) {
+    for (int64_t begin; (begin = taken.fetch_add(grain)) < blocks;)
+      cpu::run_blocks(args, begin, std::min(begin + grain, blocks));
+  };
+  const int64_t parts = forked ? 1 : std::min<int64_t>((blocks + grain - 1) / grain, at::get_num_threads());
+  if (parts <= 1) run(0, 1);
+  else at::parallel_for(0, parts, 1, run);
 }
 
 at::Tensor draw_key(const std::optional<at::Generator>& generator, const at::Tensor&, NoiseKey& key) {

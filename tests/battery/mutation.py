@@ -29,6 +29,7 @@ class Mutant:
 
 
 TERMS, LOSSES = "tests/ops/test_term.py", "tests/losses/test_elbo.py tests/losses/test_options.py"
+MIXTURES = "tests/likelihoods/test_mixtures.py"
 MUTANTS = (
     # formulas
     Mutant("a sign", "csrc/math/terms/bernoulli.h", "d[0] = negative ? miss - q : q - miss", "d[0] = negative ? miss - q : q + miss", TERMS),
@@ -55,8 +56,13 @@ MUTANTS = (
     Mutant("a dispersion's digamma", "csrc/math/gamma.h", "return x * one * (T(1) / sum + T(0.5) * share() * by_upper) + r * one * rest;", "return x * one * (T(1) / sum + T(0.5) * share() * by_upper);", TERMS),
     Mutant("a zero of the wrong origin", "csrc/math/terms/negative_binomial.h", "share = zero ? (negative ? p : e * p) * by_sum : T(1);", "share = T(1);", TERMS),
     Mutant("a count below 0", "csrc/math/terms/counts.h", "return x < T(0) ? -T(INFINITY) : value;", "return value;", "tests/likelihoods/test_counts.py"),
-    Mutant("the side of a bin", "csrc/math/terms/logistic.h", "of_side = first == right", "of_side = first != right", TERMS),
+    Mutant("the side of a bin", "csrc/math/terms/logistic.h", ": T(0)) * side;", ": T(0));", TERMS),
     Mutant("degrees of freedom", "csrc/math/terms/heavy_tailed.h", "d[2] = (df + T(1)) * share - T(1);", "d[2] = df * share - T(1);", TERMS),
+    # mixtures
+    Mutant("another channel's coupling", "csrc/math/mixture.h", "c * (c - 1) / 2 + b", "c * (c - 1) / 2", MIXTURES),
+    Mutant("a logit without its prior", "csrc/cpu/mixture.inl", "(share - prior[i] * prior_inverse[i]) * coef[i]", "share * coef[i]", MIXTURES),
+    Mutant("a masked pixel's gradient", "csrc/cpu/mixture.cpp", "    if (a_.mask.data) all_.keep(x, other(4), n_);\n", "", MIXTURES),
+    Mutant("a row's last block", "csrc/cpu/mixture.cpp", "std::min(kBlock, a.pixels - pixel)", "std::min(kBlock, a.pixels)", MIXTURES),
     # noise
     Mutant("nine rounds", "csrc/cpu/noise.inl", "rounds<5, 10>(seed)", "rounds<5, 9>(seed)", "tests/ops/test_sample.py"),
     Mutant("noise from the tile", "csrc/cpu/runner.h", "uint64_t(row) * uint64_t(a_.cols) + uint64_t(t.col)", "uint64_t(t.col)", "tests/ops/test_sample.py"),

@@ -219,5 +219,5 @@ extern const MixtureLoops<double> wide = mixture_loops<double>();
     vectorized, said = vectorized_lines(tmp_path, "loops.cpp", "mixture.inl")
     lines = enumerate(file.read_text().splitlines(), 1)
     loops = [k for k, line in lines if "for (int64_t i = 0" in line and not line.endswith(" = 0;")]  # that is memset
-    assert len(loops) == 9
-    assert sorted(vectorized[k] for k in loops) == [2] * 8 + [4], said
+    assert len(loops) == 10
+    assert sorted(vectorized[k] for k in loops) == [2] * 9 + [4], said
