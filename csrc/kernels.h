@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "math/mixture.h"
 #include "math/terms.h"
 
 // Exported: other shared libraries may call it.

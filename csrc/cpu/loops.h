@@ -2,7 +2,6 @@
 #pragma once
 
 #include "../kernels.h"
-#include "../math/mixture.h"
 
 namespace vaefast::cpu {
 

@@ -2,7 +2,6 @@
 // twice where gradients are wanted: for their sum, and for the gradients.
 #include <algorithm>
 
-#include "../math/mixture.h"
 #include "access.h"
 #include "plan.h"
 

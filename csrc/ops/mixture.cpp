@@ -6,7 +6,6 @@
 
 #include <algorithm>
 
-#include "../math/mixture.h"
 #include "backend.h"
 #include "buffers.h"
 #include "ops.h"

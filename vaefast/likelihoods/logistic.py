@@ -213,7 +213,7 @@ class DiscretizedLogisticMixture(_OnGrid, CompositeLikelihood):
             logits.shape[0], 1, 1, *logits.shape[2:]
         )
         mean, log_scale, *coef = (t.take_along_dim(which, 1).squeeze(1) for t in others)  # (B, C, ...)
-        single, drawn = DiscretizedLogistic(self.levels), []
+        single, drawn = DiscretizedLogistic(self.levels), list[Tensor]()
         for c in range(mean.shape[1]):
             center = self._center(mean[:, c], coef, drawn, 1)
             drawn.append(single.sample((center, log_scale[:, c]), generator=generator))

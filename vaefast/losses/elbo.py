@@ -17,7 +17,7 @@ from .reduction import reduce
 from .validate import check_values
 
 _NAME = "vaefast.ELBOLoss"
-_OF_TWO_SUMS = (likelihoods.Categorical, likelihoods.DiscretizedLogisticMixture)
+_TWO_SUMS = (likelihoods.Categorical, likelihoods.DiscretizedLogisticMixture)
 
 
 class ELBOLoss(nn.Module):
@@ -43,8 +43,7 @@ class ELBOLoss(nn.Module):
             decoder turned into recon_x; the call then takes this z.
         prior: for "mc": p(z), an object with log_prob(z) of shape (B,), such as vaefast.priors.VampPrior.
         inplace: overwrite the decoder's output with its gradient where that is possible, which saves a tensor of its size.
-            Compute metrics from the output before the call. A later backward pass that needs the output
-            raises torch's version error.
+            Compute metrics from the output before the call. A later backward pass that needs it raises a version error.
         validate: check the values of every call. On CUDA this waits for the device.
         target_scale: factor that multiplies x; 1 / 255 for uint8 images. Only for likelihoods given by name.
 
@@ -163,7 +162,7 @@ class ELBOLoss(nn.Module):
         call = checked_call(_NAME, likelihood, recon_x, x, latent, z, options, self.estimator, self.prior)
         plain = self.free_bits is None and self.reduction != "none" and z is None
         number = weight is None and not (return_parts or self.validate or isinstance(call.options.beta, Tensor))
-        if type(likelihood) in _OF_TWO_SUMS and plain and number:
+        if type(likelihood) in _TWO_SUMS and plain and number:
             return self._two_sums(likelihood, recon_x, call)
         fused = call.operands is not None and plain
         fit = None if fused else self._log_likelihood(likelihood, recon_x, call)
