@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tests.support.terms import OPTIONS, TERMS, Term
 from vaefast import ELBOLoss, IWAELoss, reference
 from vaefast import functional as VF
+from vaefast.likelihoods import DiscretizedLogisticMixture
 
 BATCH, D, L = 6, 11, 3
 Function = Callable[..., Tensor]
@@ -30,11 +31,12 @@ class Operation:
     def draw(self, batch: int = BATCH, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
         g = torch.Generator().manual_seed(batch)
         shapes = {"probs": (batch, D), "x": (batch, D), "logits": (batch, D), "scale": (batch, D), "shape": (batch, D), "weight": (batch,), "rate": (batch, D),
-                  "beta": (), "head": (D, L), "bias": (D,), "z": (batch, L)}  # fmt: skip
+                  "beta": (), "head": (D, L), "bias": (D,), "z": (batch, L), "image": (batch, 3, 4), "of pixels": (batch, 2, 4),
+                  **dict.fromkeys(("mean", "width", "coef"), (batch, 2, 3, 4)), "of elements": (batch, 2, 3, 4)}  # fmt: skip
         drawn = []
         for name in self.inputs:
             shape = (2,) * (name in self.sampled) + shapes.get(name, (batch, L))
-            uniform = name in ("probs", "x", "weight", "beta", "sigma", "rate")
+            uniform = name in ("probs", "x", "image", "weight", "beta", "sigma", "rate")
             t = (torch.rand if uniform else torch.randn)(shape, generator=g, dtype=torch.float64)
             drawn.append((0.1 + 0.8 * t if uniform else t).to(dtype))
         return tuple(drawn)
@@ -106,6 +108,24 @@ def _dreg(head: Tensor, bias: Tensor, x: Tensor, z: Tensor, mu: Tensor, logvar: 
     return _iwae(_decoded(head, bias, z), x, z, *q) + 0 * (mu + logvar).sum()
 
 
+def _mixture(channels: str, logits: Tensor, mean: Tensor, width: Tensor, *rest: Tensor) -> Tensor:
+    """By the kernel, which has no gradient by the data."""
+    *coef, x = rest
+    likelihood = DiscretizedLogisticMixture(channels=channels)
+    return likelihood.log_prob((logits, mean, width + 1, *coef), x.detach()) + 0 * x.flatten(1).sum(1)
+
+
+def _composite_mixture(logits: Tensor, mean: Tensor, width: Tensor, *rest: Tensor) -> Tensor:
+    *coef, x = rest
+    half = logits.new_tensor(0.5 / 255)
+    if coef:
+        operands = logits, x.detach(), mean, width + 1, half, *coef
+    else:  # an element is a pixel of one channel
+        logits, flat = logits.flatten(2), [t.flatten(2).unsqueeze(2) for t in (mean, width + 1)]
+        operands = logits, x.detach().flatten(1).unsqueeze(1), *flat, half
+    return reference.row_sum(reference.MIXTURE, operands) + 0 * x.flatten(1).sum(1)
+
+
 LOSS = ("logits", "x", "mu", "logvar")
 
 
@@ -147,6 +167,13 @@ OPERATIONS = (
     Operation("ELBOLoss inplace", lambda r, *a: ELBOLoss(inplace=True)(1.0 * r, *a), _composite_loss(), LOSS),
     Operation("elbo", lambda *a: VF.elbo(*a).elbo, lambda *a: -_composite_loss(reduction="none")(*a), LOSS),
     *LIKELIHOODS,
+    Operation(
+        "mixture", functools.partial(_mixture, "independent"), _composite_mixture, ("of elements", "mean", "width", "image")
+    ),
+    Operation(
+        "mixture coupled", functools.partial(_mixture, "coupled"), _composite_mixture,
+        ("of pixels", "mean", "width", "coef", "image"),
+    ),
     *DIVERGENCES,
     Operation("reparameterize", lambda m, v, e: VF.reparameterize(m, v, eps=e), reference.reparameterize, (*LOSS[2:], "eps")),
     Operation(
