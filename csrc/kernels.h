@@ -131,7 +131,7 @@ struct alignas(64) Taken {  // how many units of tiles of one part are taken; on
 int64_t most_parts(const SweepArgs& args);
 void run_part(const SweepArgs& args, double* partial, Taken* taken, int64_t parts, int64_t own);
 
-// A mixture is cut into blocks of pixels of one row, and one thread computes a block. `grain` are as many blocks as are
+// A mixture is cut into blocks of pixels, and one thread computes a block. `grain` are as many blocks as are
 // worth a thread.
 int64_t block_count(const MixtureArgs& args);
 int64_t grain(const MixtureArgs& args);

@@ -5,8 +5,9 @@
 
 namespace vaefast::cpu {
 
-constexpr int64_t kTile = 1024;    // elements: two float operands with a gradient and the value take 16 KB of L1
-constexpr int64_t kBlock = 64;     // pixels of a mixture, of which all components are in L1 at once
+constexpr int64_t kTile = 1024;  // elements: two float operands with a gradient and the value take 16 KB of L1
+constexpr int64_t kBlock =
+    64;  // pixels of a mixture: of 10 components of 3 channels, they and their gradients take 31 KB
 constexpr int64_t kFewCounts = 3;  // zeros are computed apart where at most 1 in so many data is not 0
 
 // The loops of a mixture, over blocks of n pixels, at most kBlock. Components of a block lie kBlock apart.

@@ -1,9 +1,10 @@
-// A mixture on the CPU. All components of a block of pixels are in L1 at once: their bins are computed first, with
-// their derivatives, and multiplied by the components' posterior shares when these are known.
+// A mixture on the CPU. All components of a block of pixels are in the nearest caches at once: their bins are computed
+// first, with their derivatives, and multiplied by the components' posterior shares when these are known.
 #include <algorithm>
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <utility>
 
 #include "loops.h"
 
@@ -29,6 +30,25 @@ class FlushesToZero {
 #endif
 };
 
+// Blocks are part of a row where rows are long, and several rows where they are short.
+struct Blocks {
+  int64_t rows_per_block, per_row;
+
+  explicit Blocks(const MixtureArgs& a)
+      : rows_per_block(std::max<int64_t>(1, kBlock / std::max<int64_t>(1, a.pixels))),
+        per_row((a.pixels + kBlock - 1) / kBlock),
+        a_(a) {}
+
+  int64_t count() const { return per_row * ((a_.rows + rows_per_block - 1) / rows_per_block); }
+  int64_t row(int64_t block) const { return block / per_row * rows_per_block; }
+  int64_t rows(int64_t block) const { return std::min(rows_per_block, a_.rows - row(block)); }
+  int64_t pixel(int64_t block) const { return block % per_row * kBlock; }
+  int64_t pixels(int64_t block) const { return std::min(kBlock, a_.pixels - pixel(block)); }
+
+ private:
+  const MixtureArgs& a_;
+};
+
 template <class T>
 class BlockRunner {
  public:
@@ -50,8 +70,10 @@ class BlockRunner {
 
   // Memory is asked for the next block's pixels while this one is computed. They are many short pieces, each from a
   // page of its own, which processors do not prefetch by themselves.
-  void run(int64_t row, int64_t pixel, int64_t n, int64_t next_row, int64_t next_pixel) {
-    row_ = row, pixel_ = pixel, n_ = n, next_row_ = next_row, next_pixel_ = next_pixel;
+  void run(const Blocks& blocks, int64_t block, int64_t next) {
+    row_ = blocks.row(block), rows_ = blocks.rows(block), pixel_ = blocks.pixel(block), pixels_ = blocks.pixels(block);
+    next_row_ = blocks.row(next), next_pixel_ = blocks.pixel(next);
+    const int64_t n = n_ = rows_ * pixels_;
     T *most = other(0), *total = other(1), *prior_total = other(2), *value = other(3);
     for (int64_t m = 0; m < a_.components; ++m) load(a_.parameter[a_.kLogits], m, 0, 1, prior_ + m * kBlock);
     loops_.relative(prior_, a_.components, n, most);
@@ -62,7 +84,7 @@ class BlockRunner {
     loops_.shares(posterior_, a_.components, n, total);
     loops_.value(most, total, prior_total, n, value);
     if (a_.mask.data) load(a_.mask, 0, 0, 1, other(4));
-    if (a_.value.data) store(value, a_.value, 0, 0);
+    store(value, a_.value, 0, 0);
     if (!gradients_) return;
     T* coef = other(5);
     std::fill_n(coef, n, T(a_.scale));
@@ -93,7 +115,6 @@ class BlockRunner {
   // Adds the log mass of the bins of component m to its logit, in posterior_.
   void component(int64_t m) {
     T* log_p = posterior_ + m * kBlock;
-    if (a_.channels == 0) std::copy_n(prior_ + m * kBlock, n_, log_p);
     for (int64_t c = 0; c < a_.channels; ++c) {
       const int64_t bin = (m * a_.channels + c) * kBlock, pair = (m * pairs_() + coupling_at(c, 0)) * kBlock;
       const T* mean = gather(a_.parameter[a_.kMean], m, c, other(6));
@@ -115,24 +136,26 @@ class BlockRunner {
     }
   }
 
-  char* at(const MixtureView& v, int64_t m, int64_t c) const {
-    return static_cast<char*>(v.data) + v.offset(row_, m, c, pixel_) * itemsize(v.dtype);
+  char* at(const MixtureView& v, int64_t m, int64_t c, int64_t row = 0) const {
+    return static_cast<char*>(v.data) + v.offset(row_ + row, m, c, pixel_) * itemsize(v.dtype);
   }
 
-  static bool is_direct(const MixtureView& v) {
-    return v.dtype == (std::is_same_v<T, float> ? DType::f32 : DType::f64) && v.col_stride == 1;
+  // Whether a loop can use the block's pixels where they lie.
+  bool is_direct(const MixtureView& v) const {
+    return v.dtype == (std::is_same_v<T, float> ? DType::f32 : DType::f64) && v.col_stride == 1 && rows_ == 1;
   }
 
   void fetch(const MixtureView& v, int64_t m, int64_t c) const {
     if (v.col_stride != 1) return;
     const char* next = static_cast<char*>(v.data) + v.offset(next_row_, m, c, next_pixel_) * itemsize(v.dtype);
-    for (int64_t i = 0; i < n_ * itemsize(v.dtype); i += 64) __builtin_prefetch(next + i);
+    for (int64_t i = 0; i < pixels_ * itemsize(v.dtype); i += 64) __builtin_prefetch(next + i);
   }
 
   // The block's pixels of component m and channel c, in `to`.
   void load(const MixtureView& v, int64_t m, int64_t c, double scale, T* to) const {
     fetch(v, m, c);
-    all_.load[int(v.dtype)](at(v, m, c), v.col_stride, n_, scale, to);
+    for (int64_t r = 0; r < rows_; ++r)
+      all_.load[int(v.dtype)](at(v, m, c, r), v.col_stride, pixels_, scale, to + r * pixels_);
   }
   // The same where they lie, if a loop can read them there.
   const T* gather(const MixtureView& v, int64_t m, int64_t c, T* buffer) const {
@@ -148,7 +171,8 @@ class BlockRunner {
     if (!v.data) return;
     fetch(v, m, c);
     if (a_.mask.data) all_.keep(x, other(4), n_);
-    all_.store[int(v.dtype)](x, n_, at(v, m, c), v.col_stride);
+    for (int64_t r = 0; r < rows_; ++r)
+      all_.store[int(v.dtype)](x + r * pixels_, pixels_, at(v, m, c, r), v.col_stride);
   }
   void store_times(T* x, const T* by, const MixtureView& v, int64_t m, int64_t c) {
     if (!v.data) return;
@@ -166,22 +190,19 @@ class BlockRunner {
   std::unique_ptr<T, Free> memory_;
   T *prior_, *posterior_, *x_, *by_mean_, *by_log_scale_, *by_coupling_, *others_;
   T half_, log_width_;
-  int64_t row_ = 0, pixel_ = 0, n_ = 0, next_row_ = 0, next_pixel_ = 0;
+  int64_t row_ = 0, rows_ = 0, pixel_ = 0, pixels_ = 0, n_ = 0, next_row_ = 0, next_pixel_ = 0;
 };
 
 template <class T>
 void run(const MixtureArgs& a, const MixtureLoops<T>& mixture, const Loops<T>& loops, int64_t begin, int64_t end) {
   BlockRunner<T> runner(a, mixture, loops);
-  const int64_t blocks = (a.pixels + kBlock - 1) / kBlock;
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t pixel = i % blocks * kBlock, next = std::min(i + 1, block_count(a) - 1);
-    runner.run(i / blocks, pixel, std::min(kBlock, a.pixels - pixel), next / blocks, next % blocks * kBlock);
-  }
+  const Blocks blocks(a);
+  for (int64_t i = begin; i < end; ++i) runner.run(blocks, i, std::min(i + 1, blocks.count() - 1));
 }
 
 }  // namespace
 
-int64_t block_count(const MixtureArgs& a) { return a.rows * ((a.pixels + kBlock - 1) / kBlock); }
+int64_t block_count(const MixtureArgs& a) { return Blocks(a).count(); }
 
 int64_t grain(const MixtureArgs& a) {
   const int64_t bins = std::max<int64_t>(1, a.components * a.channels);

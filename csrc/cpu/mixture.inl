@@ -16,7 +16,8 @@ void bin(const T* mean, const T* x, const T* log_scale, T half, T log_width, con
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     const LogisticBin<T> b(mean[i], x[i], log_scale[i], half, log_width);
-    log_p[i] = from[i] + b.value;
+    const T sum = from[i] + b.value;
+    log_p[i] = sum < -math::kMost<T> ? -math::kMost<T> : sum;
     if constexpr (gradients) by_mean[i] = b.by_mean, by_log_scale[i] = b.by_log_scale;
   }
 }
@@ -29,8 +30,8 @@ void by_coupling(const T* by_mean, const T* x, int64_t n, T* slope) {
 
 template <class T>
 void relative(T* x, int64_t components, int64_t n, T* most) {
-  for (int64_t i = 0; i < n; ++i) most[i] = -math::kMost<T>;
-  for (int64_t m = 0; m < components; ++m) {
+  for (int64_t i = 0; i < n; ++i) most[i] = x[i];
+  for (int64_t m = 1; m < components; ++m) {
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) most[i] = x[m * kBlock + i] > most[i] ? x[m * kBlock + i] : most[i];
   }
@@ -57,7 +58,7 @@ void mixture_value(const T* most, T* total, T* prior_total, int64_t n, T* value)
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     value[i] = (most[i] + math::log(total[i])) - math::log(prior_total[i]);
-    total[i] = total[i] == T(0) ? T(0) : T(1) / total[i];
+    total[i] = T(1) / total[i];
     prior_total[i] = T(1) / prior_total[i];
   }
 }

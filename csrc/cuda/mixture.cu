@@ -1,5 +1,5 @@
-// The kernel of a mixture: a thread computes a pixel. Its components do not fit into registers, so it goes through them
-// twice where gradients are wanted: for their sum, and for the gradients.
+// The kernel of a mixture: a thread computes a pixel. Its components do not fit into registers, so each bin is computed
+// again where gradients are wanted: for the sum over the components, for the component's share, and for its gradients.
 #include <algorithm>
 
 #include "access.h"
@@ -11,14 +11,15 @@ namespace {
 // The logarithm of a sum of exponentials, in parts. No part overflows.
 template <class T>
 struct LogSum {
-  T most = -math::kMost<T>, total = 0;
+  T most, total = 1;
 
+  __device__ explicit LogSum(T first) : most(first) {}
   __device__ void add(T x) {
     const T larger = x > most ? x : most;
     total = total * math::exp_nonpositive(most - larger) + math::exp_nonpositive(x - larger);
     most = larger;
   }
-  __device__ T share(T x) const { return total == T(0) ? T(0) : math::exp_nonpositive(x - most) / total; }
+  __device__ T share(T x) const { return math::exp_nonpositive(x - most) / total; }
 };
 
 template <class T>
@@ -45,10 +46,13 @@ struct Pixel {
     return {mean, x(c), load(a.parameter[a.kLogScale], m, c), half, log_width};
   }
 
-  // The log mass of all bins by component m.
-  __device__ T log_mass(int64_t m) const {
-    T sum = 0;
-    for (int64_t c = 0; c < a.channels; ++c) sum += bin(m, c).value;
+  // The logit of component m, less the largest one, and the log mass of all its bins.
+  __device__ T log_joint(int64_t m, T most) const {
+    T sum = load(a.parameter[a.kLogits], m, 0) - most;
+    for (int64_t c = 0; c < a.channels; ++c) {
+      sum += bin(m, c).value;
+      if (sum < -math::kMost<T>) sum = -math::kMost<T>;
+    }
     return sum;
   }
 };
@@ -71,7 +75,7 @@ __device__ void store_gradients(const Pixel<T>& p, const LogSum<T>& prior, const
   const T coef = T(a.scale) * (a.coef.data ? p.load(a.coef, 0, 0) : T(1));
   for (int64_t m = 0; m < a.components; ++m) {
     const T logit = p.load(a.parameter[a.kLogits], m, 0);
-    const T share = joint.share((logit - prior.most) + p.log_mass(m)), by_bin = coef * share;
+    const T share = joint.share(p.log_joint(m, prior.most)), by_bin = coef * share;
     p.store(a.grad[a.kLogits], m, 0, coef * (share - prior.share(logit)));
     for (int64_t c = 0; c < a.channels; ++c) {
       const LogisticBin<T> bin = p.bin(m, c);
@@ -97,10 +101,10 @@ __global__ void __launch_bounds__(kThreads, 1) mixture_kernel(const __grid_const
       store_zeros(p);
       continue;
     }
-    LogSum<T> prior, joint;
-    for (int64_t m = 0; m < a.components; ++m) prior.add(p.load(a.parameter[a.kLogits], m, 0));
-    for (int64_t m = 0; m < a.components; ++m)
-      joint.add((p.load(a.parameter[a.kLogits], m, 0) - prior.most) + p.log_mass(m));
+    LogSum<T> prior(p.load(a.parameter[a.kLogits], 0, 0));
+    for (int64_t m = 1; m < a.components; ++m) prior.add(p.load(a.parameter[a.kLogits], m, 0));
+    LogSum<T> joint(p.log_joint(0, prior.most));
+    for (int64_t m = 1; m < a.components; ++m) joint.add(p.log_joint(m, prior.most));
     p.store(a.value, 0, 0, (joint.most + math::log(joint.total)) - math::log(prior.total));
     if constexpr (gradients) store_gradients(p, prior, joint);
   }

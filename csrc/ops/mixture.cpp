@@ -1,10 +1,12 @@
 // A mixture of discretized logistics: its value and its gradients. torch adds up the values of the pixels, of which
 // there is one for all parameters of a pixel.
+#include <ATen/ExpandUtils.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
 #include <ATen/ops/sum.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "backend.h"
 #include "buffers.h"
@@ -82,7 +84,6 @@ class Mixture {
     }
   }
 
-  // In the operands' order of dimensions, so that a network that has channels last gets its gradient like that.
   Tensors want_gradients(int64_t mask) {
     Tensors gradients;
     for (size_t k = 0; k < operands_.size(); ++k) {
@@ -90,16 +91,44 @@ class Mixture {
       const auto place = std::find(std::begin(kPlace), std::end(kPlace), int(k));
       TORCH_CHECK_NOT_IMPLEMENTED(place != std::end(kPlace), "vaefast: ", kMixture, " has no gradient by operand ", k);
       const Tensor& t = operands_[k];
-      const Tensor g = t.stride(-1) == 1 ? empty_result(t.sizes(), t.options()) : at::empty_like(t);
-      args.grad[place - std::begin(kPlace)] = view(g, args.components, channels(k));
+      const Tensor g = empty_gradient(t);
+      MixtureView& v = args.grad[place - std::begin(kPlace)];
+      v = view(g, args.components, channels(k));
+      TORCH_INTERNAL_ASSERT(v.data == g.const_data_ptr(), "an output cannot be a copy");
       gradients.push_back(g);
     }
     return gradients;
   }
 
-  void run() { backend(operands_[kLogits].device().type()).run_mixture(args, operands_[kLogits]); }
+  void run() {
+    if (args.pixels == 1) {  // the rows are as good as pixels, and many of them make a block
+      const auto turn = [](MixtureView& v) { v.col_stride = std::exchange(v.row_stride, 0); };
+      for (MixtureView& v : args.parameter) turn(v);
+      for (MixtureView& v : args.grad) turn(v);
+      for (MixtureView* v : {&args.x, &args.mask, &args.value, &args.coef}) turn(*v);
+      std::swap(args.rows, args.pixels);
+    }
+    backend(operands_[kLogits].device().type()).run_mixture(args, operands_[kLogits]);
+  }
 
  private:
+  // The batch comes first. Behind it the dimensions have the order that they have in memory, so that a network that has
+  // channels last gets its gradient like that.
+  Tensor empty_gradient(const Tensor& t) const {
+    if (t.stride(-1) == 1 || t.numel() == 0) return empty_result(t.sizes(), t.options());
+    const at::IntArrayRef event = t.sizes().slice(batch_dims_);
+    const std::vector<int64_t> inner = at::infer_dense_strides(event, t.strides().slice(batch_dims_));
+    std::vector<int64_t> strides = batch_strides(c10::multiply_integers(event));
+    strides.insert(strides.end(), inner.begin(), inner.end());
+    return at::empty_strided(t.sizes(), strides, t.options());
+  }
+
+  std::vector<int64_t> batch_strides(int64_t event) const {
+    std::vector<int64_t> strides(batch_dims_);
+    for (int64_t d = batch_dims_ - 1; d >= 0; --d) strides[d] = std::exchange(event, event * batch()[d]);
+    return strides;
+  }
+
   // How many channels an operand has; 0 says that it has no such dimension.
   int64_t channels(size_t k) const {
     return k == kLogits ? 0 : k == kCoupling ? coupling_at(args.channels, 0) : args.channels;
@@ -116,6 +145,7 @@ std::tuple<Tensor, Tensors> mixture(at::TensorList operands, const OptionalTenso
                                     const std::string& reduction, int64_t batch_dims, double target_scale,
                                     int64_t gradients, bool value) {
   Mixture m(operands, batch_dims);
+  TORCH_CHECK_VALUE(gradients >> operands.size() == 0, "vaefast: there is no operand for a bit of `gradients`");
   m.args.target_scale = target_scale;
   m.set_coef(reduction_scale(reduction, m.args.rows), coef);
   if (mask) {

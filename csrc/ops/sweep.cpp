@@ -38,7 +38,7 @@ int find_term(const std::string& name) {
   }
   std::string known;
   for (const char* each : Terms::names) known += std::string(known.empty() ? "" : ", ") + each;
-  TORCH_CHECK_VALUE(false, "vaefast: no term is named '", name, "'; there are ", known);
+  TORCH_CHECK_VALUE(false, "vaefast: no term is named '", name, "'; there are ", known, ", ", kMixture);
 }
 
 double reduction_scale(const std::string& reduction, int64_t rows) {

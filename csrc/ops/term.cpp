@@ -10,6 +10,7 @@ std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, c
                                     const OptionalTensor& coef, std::string reduction, int64_t batch_dims,
                                     double target_scale, int64_t gradients, bool value, int64_t spreads) {
   TORCH_CHECK_VALUE(!operands.empty(), "vaefast: row_sum needs operands");
+  TORCH_CHECK_VALUE(term != kMixture || spreads == 0, "vaefast: ", kMixture, " does not take spreads ", spreads);
   if (term == kMixture) return mixture(operands, mask, coef, reduction, batch_dims, target_scale, gradients, value);
   Sweep sweep(find_term(term), operands, batch_dims);
   sweep.set_target_scale(target_scale);

@@ -1,12 +1,15 @@
 """Mixtures of discretized logistics: exact values, both memory formats, masks, one pass, and what is refused."""
 
 import math
+import random
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 import vaefast
+from vaefast import functional as VF
 from vaefast.likelihoods import DiscretizedLogistic, DiscretizedLogisticMixture
 
 F64, HALF = torch.float64, 0.5 / 255
@@ -104,7 +107,7 @@ def test_reductions_batch_dims_and_bytes(reduction):
     rows = each.flatten(2).sum(2)
     expected = {"none": rows, "sum": rows.sum(), "mean": rows.mean(), "elementwise": each.unsqueeze(2)}[reduction]
     byte = DiscretizedLogisticMixture(channels="coupled", target_scale=1 / 255)
-    for dtype in (torch.uint8, torch.int16, torch.int64, torch.int8 if x.max() < 0.5 else torch.uint16):
+    for dtype in (torch.uint8, torch.int16, torch.int64, torch.uint16):
         counts = (x * 255).round().to(dtype)
         value = byte.log_prob(parameters, counts, batch_dims=2, reduction=reduction)
         torch.testing.assert_close(value, expected)
@@ -132,6 +135,106 @@ def test_a_masked_pixel_reaches_nothing(C, isa):
         masked = COUPLED.log_prob(spoiled if m.dim() == 0 else parameters, x.nan_to_num(), mask=m)
         assert masked.isfinite().all()
     assert (masked == 0).all()
+
+
+def test_a_mask_of_pixels_everywhere(isa):
+    """(B, 1, ...), as a mask for all channels, through the losses, and with validate=True although what is masked is NaN."""
+    parameters, x = drawn(2, 3)
+    mask = torch.rand(3, 1, 4, 7) < 0.6
+    x[~mask.expand(x.shape)] = math.nan
+    mu, logvar = torch.randn(2, 3, 5, dtype=F64)
+    fit, kl = COUPLED.log_prob(parameters, x, mask=mask), VF.gaussian_kl(mu, logvar)
+    for options in ({}, {"validate": True}, {"reduction": "sum"}, {"free_bits": 0.0}):
+        loss = vaefast.ELBOLoss(COUPLED, **options)(parameters, x, mu, logvar, mask=mask)
+        expected = (kl - fit).sum() if options.get("reduction") else (kl - fit).mean()
+        torch.testing.assert_close(loss, expected)
+    assert VF.elbo(parameters, x, mu, logvar, likelihood=COUPLED, mask=mask).log_likelihood.equal(fit)
+    z = torch.randn(2, 3, 5, dtype=F64)
+    samples = tuple(torch.stack([t, t]) for t in parameters)
+    log_w = VF.log_weights(samples, x, z, mu, logvar, likelihood=COUPLED, mask=mask)
+    ratio = VF.gaussian_log_prob(z, batch_dims=2) - VF.gaussian_log_prob(z, mu, logvar, batch_dims=2)
+    torch.testing.assert_close(log_w, fit + ratio)
+    with pytest.raises(ValueError, match="holds NaN"):
+        vaefast.ELBOLoss(COUPLED, validate=True)(parameters, x, mu, logvar)
+    steps, data = drawn(2, 1, batch=(3, 2))
+    given, data = (steps[0], *(t.squeeze(3) for t in steps[1:])), data.squeeze(2)
+    q = torch.zeros(3, 2, 5, dtype=F64)
+    all_of = torch.ones(3, 2, 4, 7, dtype=torch.bool)
+    losses = [
+        vaefast.ELBOLoss(INDEPENDENT, batch_dims=2, validate=v)(given, data, q, q, mask=all_of) for v in (False, True)
+    ]
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize("channels", ["independent", "coupled"])
+def test_any_layout_and_any_shape(channels, isa):
+    """Transposed, sliced and expanded parameters, data and masks, of one to three batch dimensions; also few pixels, and none."""
+    likelihood, rng = DiscretizedLogisticMixture(channels=channels), random.Random(0)
+
+    def relaid(t):
+        order = rng.sample(range(t.dim()), t.dim())
+        t = t.permute(order).contiguous().permute([order.index(k) for k in range(t.dim())])
+        k = rng.randrange(t.dim())
+        if rng.random() < 0.3:
+            t = torch.cat([t, t], k).narrow(k, 0, t.shape[k])
+        if rng.random() < 0.3:
+            t = t.narrow(k, 0, 1).expand(t.shape)
+        return t
+
+    for _ in range(60):
+        batch, pixels = ([rng.choice([1, 2, 3]) for _ in range(rng.randint(1, 3))] for _ in range(2))
+        pixels = pixels[: rng.randint(0, len(pixels))] + rng.choice([[], [], [40]])
+        parameters, x = drawn(
+            rng.choice([1, 3]), 1 if channels == "independent" else 3, batch=tuple(batch), pixels=tuple(pixels)
+        )
+        if channels == "independent":
+            parameters = parameters[0], *(t.squeeze(len(batch) + 1) for t in parameters[1:])
+            x = x.squeeze(len(batch))
+        parameters = [relaid(t.detach()) for t in parameters]
+        of_pixels = x.shape if channels == "independent" else (*batch, 1, *pixels)
+        mask = relaid(torch.rand(of_pixels) < 0.7)
+        results = []
+        for function in (likelihood.log_prob, composite(likelihood)):
+            leaves = [t.clone(memory_format=torch.preserve_format).requires_grad_() for t in parameters]
+            value = function(
+                leaves, relaid(x) if function is likelihood.log_prob else x, mask=mask, batch_dims=len(batch)
+            )
+            results.append([value, *torch.autograd.grad(value.sin().sum(), leaves)])
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def composite(likelihood):
+    """log_prob where no kernel applies."""
+
+    def function(*args, **options):
+        with forward_ad.dual_level():
+            return likelihood.log_prob(*args, **options)
+
+    return function
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_nan_and_infinities_are_the_formulas(dtype, isa):
+    """One at a time in each parameter, in one component or in all: NaN reaches what it reaches in the formula, and an
+    infinity makes no NaN where the formula makes none."""
+    base, x = drawn(3, 2, pixels=(5,), batch=(1,), dtype=dtype, low=-3.0, high=0.0)
+    least = torch.finfo(dtype).min
+    for k in range(4):
+        for special in (math.nan, math.inf, -math.inf, least, -least):
+            for some in (slice(1, 2), slice(None)):
+                results = []
+                for function in (COUPLED.log_prob, composite(COUPLED)):
+                    leaves = [t.detach().clone() for t in base]
+                    leaves[k][:, some, ..., 2] = special
+                    leaves = [t.requires_grad_() for t in leaves]
+                    value = function(leaves, x, reduction="elementwise")
+                    results.append([value.detach(), *torch.autograd.grad(value.sum(), leaves)])
+                assert results[0][0][..., [0, 1, 3, 4]].isfinite().all()
+                for place, (a, b) in enumerate(zip(*results, strict=True)):
+                    said = f"parameter {k}, {special}, {some}: {place}"
+                    assert not (a.isnan() & ~b.isnan()).any(), said
+                    assert not math.isnan(special) or torch.equal(a.isnan(), b.isnan()), said
 
 
 def test_a_closed_component_and_extreme_scales(isa):
@@ -235,6 +338,12 @@ def test_wrong_inputs_are_refused():
         ValueError, match="one for all channels of a pixel, of shape \\(3, 1, 4, 7\\), got \\(3, 3, 4, 7\\)"
     ):
         COUPLED.log_prob(parameters, x, mask=torch.ones(3, 3, 4, 7, dtype=torch.bool))
+    for likelihood, given in (
+        (INDEPENDENT, (torch.zeros(3, 0, 4),) * 3),
+        (COUPLED, (torch.zeros(3, 0, 4), *(torch.zeros(3, 0, 1, 4),) * 2)),
+    ):
+        with pytest.raises(ValueError, match="there must be a component"):
+            likelihood.log_prob(given, torch.zeros(3, 4) if likelihood is INDEPENDENT else torch.zeros(3, 1, 4))
     with pytest.raises(ValueError, match="channels must be"):
         DiscretizedLogisticMixture(channels="joint")
     with pytest.raises(TypeError, match="x must be"):

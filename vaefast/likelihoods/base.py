@@ -1,5 +1,5 @@
-"""The base classes of likelihoods. `Likelihood` is the interface. One term of the kernels computes a `FusedLikelihood`, and
-plain torch computes a `CompositeLikelihood`."""
+"""The base classes of likelihoods. `Likelihood` is the interface. One term of the kernels computes a `FusedLikelihood`.
+Plain torch computes a `CompositeLikelihood`, unless it has a `log_prob` of its own."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -149,6 +149,10 @@ class CompositeLikelihood(Likelihood):
             )
         return batch_dims + k - 1 if k > 0 else parameter.dim() + k
 
+    def mask_of(self, mask: Tensor, parameter: Tensor, batch_dims: int) -> Tensor:
+        """The mask of data, of the shape of x, in a shape that broadcasts to a parameter's."""
+        return mask.unsqueeze(self.component_at(parameter, batch_dims)) if self.mixture else mask
+
     def checked(self, first: Tensor, x: Tensor, reduction: str, batch_dims: int) -> tuple[int, int]:
         """Checks x and the options. Returns batch_dims, and the index of the components or -1 if there are none."""
         _checks.same_device(self.name, "x", x, self.parameters_expected[0], first)
@@ -183,8 +187,7 @@ class CompositeLikelihood(Likelihood):
         x = x.to(compute) * self.target_scale
         if mask is not None:  # replaced before the formula, so that a masked NaN reaches neither value nor gradient
             mask = mask.expand(x.shape)
-            kept = mask.unsqueeze(at) if self.mixture else mask
-            parameters = tuple(torch.where(kept, t, 0.0) for t in parameters)
+            parameters = tuple(torch.where(self.mask_of(mask, t, batch_dims), t, 0.0) for t in parameters)
             x = torch.where(mask, x, 0.0)
         if self.mixture:
             parameters = tuple(t.movedim(at, -1) for t in parameters)

@@ -89,8 +89,8 @@ class DiscretizedLogisticMixture(_OnGrid, CompositeLikelihood):
     (2, 1), ... For C = 1 there is no coef. With reduction="elementwise" log_prob then has shape (B, 1, ...), and a mask
     must have it, too.
 
-    PixelCNN++ and its descendants have x in [-1, 1]: their mean is 2 mean - 1 here, and their log_scale is
-    log_scale + log 2.
+    PixelCNN++ and its descendants have x in [-1, 1]. Give mean / 2 + 1/2 and log_scale - log 2 for their mean and
+    log_scale, and their coef as it is.
 
     Args:
         levels: number of points of the grid 0, 1 / (levels - 1), ..., 1.
@@ -116,14 +116,15 @@ class DiscretizedLogisticMixture(_OnGrid, CompositeLikelihood):
         _checks.choice(self.name, "channels", channels, ("independent", "coupled"))
         self.channels = channels
 
-    def parameters_of(self, recon_x: Any, batch_dims: int = 1) -> tuple[Tensor, ...]:
+    def _checked_parameters(self, recon_x: Any, batch_dims: int = 1) -> tuple[Tensor, ...]:
         """The decoder's tensors, checked. The means and scales have the channels as the dimension after the components; an
         independent element is a pixel of one channel."""
-        at = batch_dims + 1
+        at = batch_dims + 1  # of the channels
         given = tuple(recon_x) if isinstance(recon_x, (tuple, list)) else (recon_x,)
         if self.channels == "independent":
             logits, *others = self.split(recon_x)
-            self.component_at(logits, batch_dims)
+            if logits.shape[self.component_at(logits, batch_dims)] == 0:
+                raise ValueError(f"{self.name}: there must be a component, got logits of shape {tuple(logits.shape)}")
             return logits, *(t.unsqueeze(at) for t in others)
         if len(given) not in (3, 4):
             raise ValueError(f"{self.name}: recon_x must be (logits, mean, log_scale, coef), got {len(given)} tensors")
@@ -137,6 +138,10 @@ class DiscretizedLogisticMixture(_OnGrid, CompositeLikelihood):
                 f"{tuple(mean.shape)} for {tuple(logits.shape)}"
             )
         channels = mean.shape[at]
+        if channels == 0 or mean.shape[batch_dims] == 0:
+            raise ValueError(
+                f"{self.name}: there must be a component and a channel, got a mean of shape {tuple(mean.shape)}"
+            )
         expected = (*logits.shape[:at], channels * (channels - 1) // 2, *logits.shape[at:])
         if len(given) != (3 if channels == 1 else 4):
             raise ValueError(
@@ -153,7 +158,7 @@ class DiscretizedLogisticMixture(_OnGrid, CompositeLikelihood):
     ) -> Tensor:
         _checks.tensor(self.name, "x", x, counts=True)
         at = _checks.batch_dims(self.name, batch_dims, "x", x)
-        logits, mean, log_scale, *coef = self.parameters_of(recon_x, at)
+        logits, mean, log_scale, *coef = self._checked_parameters(recon_x, at)
         coupled = self.channels == "coupled"
         self.checked(mean if coupled else logits, x, reduction, at)
         pixels = x.shape[at + coupled :]
@@ -169,45 +174,55 @@ class DiscretizedLogisticMixture(_OnGrid, CompositeLikelihood):
         value = row_sum(MIXTURE, (*operands, *pairs), kept, reduction, at, self.target_scale)
         if reduction != "elementwise":
             return value
-        return value.reshape(*x.shape[:at], *((1,) if coupled else ()), *pixels)
+        return value.reshape((*x.shape[:at], *((1,) if coupled else ()), *pixels))
 
     def cost(self, recon_x: Any, x: Tensor, **options: Any) -> Tensor:
         """Minus `log_prob`."""
         return -self.log_prob(recon_x, x, **options)
 
     def _pixel_mask(self, mask: Tensor, x: Tensor, at: int) -> Tensor:
-        """The mask of the pixels, checked and expanded."""
+        """The mask of the pixels, checked and expanded. For coupled channels it may have been expanded to them, too."""
         kept = _checks.mask(self.name, mask, "x", x)
         assert kept is not None
-        own = torch.Size((1,) * x.dim() if kept.dim() == 0 else (*(1,) * (x.dim() - mask.dim()), *mask.shape))
+        kept = kept.expand(x.shape)
         if self.channels == "independent":
-            return mask.reshape(own).expand(x.shape)
-        shape = (*x.shape[:at], 1, *x.shape[at + 1 :])
-        if own[at] != 1:
-            got = tuple(mask.shape)
+            return kept
+        if kept.stride(at) != 0 and x.shape[at] != 1:
+            shape, got = (*x.shape[:at], 1, *x.shape[at + 1 :]), tuple(mask.shape)
             raise ValueError(f"{self.name}: mask must be one for all channels of a pixel, of shape {shape}, got {got}")
-        return mask.reshape(own).expand(shape)
+        return kept.narrow(at, 0, 1)
+
+    def mask_of(self, mask: Tensor, parameter: Tensor, batch_dims: int) -> Tensor:
+        if self.channels == "independent":
+            return super().mask_of(mask, parameter, batch_dims)
+        pixels = mask.narrow(batch_dims, 0, 1)
+        return pixels if parameter.dim() == mask.dim() else pixels.unsqueeze(batch_dims)
 
     def mean(self, recon_x: Any) -> Tensor:
         """E[x|z]. With coupled channels, each channel's is that for the means of the channels before it, which is exact but
         for the grid's ends."""
-        logits, mean, log_scale, *coef = self.parameters_of(recon_x)
+        dtype, (logits, mean, log_scale, *coef) = self._wide(recon_x)
         means: list[Tensor] = []
         for c in range(mean.shape[2]):
             center = self._center(mean[:, :, c], coef, means, 2)
             means.append(self._grid_mean(center, log_scale[:, :, c]))
         mixed = (logits.softmax(1).unsqueeze(2) * torch.stack(means, 2)).sum(1)
-        return mixed if self.channels == "coupled" else mixed.squeeze(1)
+        return (mixed if self.channels == "coupled" else mixed.squeeze(1)).to(dtype)
+
+    def _wide(self, recon_x: Any) -> tuple[torch.dtype, list[Tensor]]:
+        """The dtype of the mean, and the parameters, checked, at least as float32: as log_prob computes with them."""
+        given = self._checked_parameters(recon_x)
+        return given[1].dtype, [t.to(torch.promote_types(t.dtype, torch.float32)) for t in given]
 
     def _center(self, mean: Tensor, coef: list[Tensor], before: list[Tensor], at: int) -> Tensor:
         """The mean of a channel, given the values of the channels before it. `at` is the dimension of the coefficients."""
         first = len(before) * (len(before) - 1) // 2
         for b, x in enumerate(before):
-            mean = mean + coef[0].select(at, first + b).tanh() * (x.to(mean.dtype) - 0.5)
+            mean = mean + coef[0].select(at, first + b).tanh() * (x - 0.5)
         return mean
 
     def sample(self, recon_x: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        logits, *others = self.parameters_of(recon_x)
+        _, (logits, *others) = self._wide(recon_x)
         shares = logits.softmax(1).movedim(1, -1)
         which = torch.multinomial(shares.flatten(0, -2), 1, generator=generator).view(
             logits.shape[0], 1, 1, *logits.shape[2:]

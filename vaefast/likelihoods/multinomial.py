@@ -65,8 +65,9 @@ class Multinomial(CompositeLikelihood):
         mask = _checks.mask(self.name, mask, "x", x)
         logits = self._items(logits, batch_dims)
         if mask is not None:  # replaced before the formula, so that a masked NaN reaches neither value nor gradient
-            hidden = ~mask
-            logits = logits.masked_fill(hidden, torch.finfo(logits.dtype).min)
+            hidden = (~mask).expand(x.shape)
+            nothing = hidden.flatten(batch_dims).all(-1).view(*x.shape[:batch_dims], *(1,) * (x.dim() - batch_dims))
+            logits = logits.masked_fill(hidden, -math.inf).masked_fill(nothing, 0.0)
             x = x.masked_fill(hidden, 0)
         logits, x = logits.flatten(batch_dims), x.flatten(batch_dims)
         total = (x.sum(-1, dtype=logits.dtype) * self.target_scale).clamp(0, 1e30)

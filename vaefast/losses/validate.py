@@ -16,7 +16,11 @@ def check_values(function: str, likelihood: Any, recon_x: Any, call: Call, z: Te
     spread, prior_spread = (*(call.options.spreads or ("logvar", "logvar")), "logvar")[:2]
     names = "mu", spread, "prior_mu", f"prior_{prior_spread}"
     others = dict(zip(names, call.latent, strict=False)) | {"z": z, "beta": beta, "weight": call.options.weight}
-    parameters = {name: _kept(t, mask, likelihood, x) for name, t in _named(recon_x) if isinstance(t, Tensor)}
+    parameters = {
+        name: _kept(t, mask, likelihood, call.options.batch_dims)
+        for name, t in _named(recon_x)
+        if isinstance(t, Tensor)
+    }
     targets = x if mask is None else torch.where(mask, x, torch.zeros_like(x))
     if not targets.is_floating_point() and targets.dtype is not torch.bool:
         targets = targets.double()  # torch has few functions of the wider unsigned integers
@@ -50,12 +54,12 @@ def _named(recon_x: Any) -> Iterator[tuple[str, Any]]:
         yield "recon_x", recon_x
 
 
-def _kept(t: Tensor, mask: Tensor | None, likelihood: Any, x: Tensor) -> Tensor:
-    """Returns a parameter with 0 where the mask is False. A mixture's parameter has one dimension more than the mask."""
+def _kept(t: Tensor, mask: Tensor | None, likelihood: Any, batch_dims: int) -> Tensor:
+    """Returns a parameter with 0 where the mask is False."""
     if mask is None:
         return t
-    if getattr(likelihood, "mixture", False) and mask.dim() == x.dim():
-        mask = mask.unsqueeze(getattr(likelihood, "component_dim", 1))
+    if mask.dim() > 0 and hasattr(likelihood, "mask_of"):
+        mask = likelihood.mask_of(mask, t, batch_dims)
     return torch.where(mask, t, torch.zeros_like(t))
 
 

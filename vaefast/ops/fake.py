@@ -24,9 +24,13 @@ def _gradients(operands: Sequence[Tensor], gradients: int) -> list[Tensor]:
     return [t.new_empty(t.shape) for k, t in enumerate(operands) if gradients >> k & 1]
 
 
-def _like(t: Tensor) -> Tensor:
-    """A gradient of a mixture, which has the operand's order of dimensions."""
-    return t.new_empty(t.shape) if t.stride(-1) == 1 else torch.empty_like(t)
+def _ordered(t: Tensor, batch_dims: int) -> Tensor:
+    """A gradient of a mixture: the batch comes first, and the other dimensions have the operand's order."""
+    if t.stride(-1) == 1 or t.numel() == 0:
+        return t.new_empty(t.shape)
+    event = torch.empty_like(t[(0,) * batch_dims])
+    batch = t.new_empty(t.shape[:batch_dims], device="meta").stride()
+    return t.new_empty_strided(t.shape, (*(n * event.numel() for n in batch), *event.stride()))
 
 
 @torch.library.register_fake("vaefast::row_sum")
@@ -48,7 +52,7 @@ def _(
     shape = shapes.get(reduction, ()) if value else (0,)
     out = operands[0].new_empty(shape, dtype=_compute_dtype(term, operands))
     if term == MIXTURE:
-        return out, [_like(t) for k, t in enumerate(operands) if gradients >> k & 1]
+        return out, [_ordered(t, batch_dims) for k, t in enumerate(operands) if gradients >> k & 1]
     return out, _gradients(operands, gradients)
 
 

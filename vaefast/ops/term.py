@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import reference
 from . import library
-from .dispatch import compact, has_kernel
+from .dispatch import compact, has_kernel, needs_grad
 from .vjp import composite_vjp
 
 
@@ -48,7 +48,7 @@ def row_sum(
 ) -> Tensor:
     """reference.row_sum as one fused operation. The mixture's kernel has no gradient by the data."""
     mixture = term == reference.MIXTURE
-    if not has_kernel(operands[0]) or (mixture and operands[1].requires_grad):
+    if not has_kernel(operands[0]) or (mixture and needs_grad([operands[1]])):
         return reference.row_sum(term, operands, mask, reduction, batch_dims, target_scale, spreads)
     bits = library.spread_bits(spreads)
     operands = list(operands) if mixture else compact(operands, batch_dims)

@@ -38,7 +38,7 @@ def student_t(mean: Tensor, x: Tensor, log_scale: Tensor, df: Tensor) -> Tensor:
 def discretized_logistic(mean: Tensor, x: Tensor, log_scale: Tensor, half: Tensor) -> Tensor:
     """log(sigmoid(high) - sigmoid(low)) = log sigmoid(high) + log sigmoid(-low) + log(1 - exp(low - high)). The right side
     has no cancellation. An outer bin has no `high`, or no `low`."""
-    log_scale = log_scale.clamp(min=-80)  # below, 1 / scale would overflow float32
+    log_scale = torch.where(log_scale < -80, -80.0, log_scale)  # below, 1 / scale would overflow float32
     precision = torch.exp(-log_scale)
     difference = _bounded(x - mean)
     low, high = (difference - half) * precision, (difference + half) * precision
