@@ -9,7 +9,7 @@ namespace vaefast {
 // open. With c = |x - mean| / s and h = half / s the mass is, between the outer bins, sigmoid(c + h) sigmoid(h - c)
 // (1 - exp(-2 h)): no difference of two sigmoids. log_width is log(2 half).
 //
-// One logarithm, one quotient and two exponentials serve all of that: for b = exp(-|c - h|) and u = exp(-2 min(c, h)),
+// One logarithm, two quotients and two exponentials serve all of that: for b = exp(-|c - h|) and u = exp(-2 min(c, h)),
 // exp(-(c + h)) is b u, and exp(-2 h) is u where h is the smaller, and otherwise b b u.
 template <class T>
 struct LogisticBin {
@@ -28,17 +28,23 @@ struct LogisticBin {
     const T y = T(2) * h, e = near_side < T(0) ? b * a : u, mass = -math::expm1(-y, e);
     const bool narrow = y < T(1e-10);
     const T divisor = narrow ? T(1) : mass, of_a = T(1) + a, of_b = T(1) + b;
-    const T inverse = T(1) / (divisor * of_a * of_b), by_sides = inverse * divisor;  // 1 / (of_a of_b)
-    const T y_rate = narrow ? T(1) - T(0.5) * y : y * e * inverse * (of_a * of_b);   // y / (exp(y) - 1)
-    const T of_far = a * of_b * by_sides;                                            // sigmoid(-(c + h))
-    const T of_near = (near_side < T(0) ? b : T(1)) * of_a * by_sides;               // sigmoid(c - h)
+    const T by_sides = T(1) / (of_a * of_b);
+    const T y_rate = narrow ? T(1) - T(0.5) * y : y * e / divisor;      // y / (exp(y) - 1)
+    const T of_far = a * of_b * by_sides;                               // sigmoid(-(c + h))
+    const T of_near = (near_side < T(0) ? b : T(1)) * of_a * by_sides;  // sigmoid(c - h)
     // The derivative by c, sigmoid(-(c + h)) - sigmoid(c - h), without its cancellation where h is large
     const T slope = (near_side < T(0) ? b - a : T(1) - a * b) * by_sides;
 
     const T size = outer == T(0) ? divisor * by_sides : (outer > T(0) ? of_b : of_a) * by_sides;
     const T beyond = near_side < T(0) ? T(0) : near_side, log_width_rest = (log_width - bounded) - T(0.5) * y;
     const T log_inside = narrow ? log_width_rest : T(0);
-    value = (math::log_normal(size) - (outer > T(0) ? T(0) * near_side : beyond)) + (outer == T(0) ? log_inside : T(0));
+    // 1 - size, where it is small, without its cancellation
+    const T rest = (narrow ? T(0) : e) + (a + b + a * b);
+    const T sides = (outer == T(0) ? rest : (outer > T(0) ? a * of_b : b * of_a)) * by_sides;
+    const int32_t exponent = math::exponent_of(size);
+    const T f = size > T(0.71) ? -sides : math::times_power_of_2(size, -exponent) - T(1);
+    value = (math::log_reduced(f, exponent) - (outer > T(0) ? T(0) * near_side : beyond)) +
+            (outer == T(0) ? log_inside : T(0));
     const T by_c = outer == T(0) ? -slope : (outer > T(0) ? of_far : -of_near);
     const T by_h = outer == T(0) ? of_far + of_near : (outer > T(0) ? of_far : of_near);
     const T by_width = outer == T(0) ? y_rate : T(0);
