@@ -79,7 +79,7 @@ inline bool map_zeros(const T* const* operand, int64_t n, T coef, T* value, T* c
   int64_t count = 0;
   for (int64_t i = 0; i < n; ++i) {
     place[count] = uint16_t(i);
-    count += operand[Term::target][i] != T(0);
+    count += (math::bit_cast<math::Bits<T>>(operand[Term::target][i]) << 1) != 0;  // without its sign
   }
   if (count > n / kFewCounts) return false;
   alignas(64) T in[Term::arity][kTile / kFewCounts], out[Term::arity][kTile / kFewCounts], v[kTile / kFewCounts];

@@ -64,6 +64,18 @@ VAEFAST_HD T exp_nonpositive(T x) {
   return (scale + scale * p) * T(0x1p-64);
 }
 
+// expm1(x) for x <= 0 and NaN, and exp(x). 1.6 ULP and 1.02 ULP.
+template <class T>
+VAEFAST_HD T expm1_nonpositive(T x, T& exp) {
+  constexpr T least = Format<T>::exp_least;
+  const T y = x < least ? least : x;
+  Bits<T> exponent;
+  const T p = exp_reduced<Format<T>::bias + 64>(y, exponent);
+  const T scale = bit_cast<T>(exponent << Format<T>::mantissa) * T(0x1p-64), rest = scale * p;
+  exp = scale + rest;
+  return (scale - T(1)) + rest;
+}
+
 // phi(x) for x in [-1, 1.75]. There exp(x) - 1 - x subtracts nearly equal numbers and loses digits, near 0 all of them.
 template <class T>
 VAEFAST_HD T phi_series(T x) {

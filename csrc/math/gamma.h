@@ -54,23 +54,29 @@ VAEFAST_HD T digamma1p(T y) {
   return log_normal(h) - t * (T(0.5) - t * digamma_rest(t));
 }
 
-// Where t is small, log1p(t) = t (1 - log1p_deficit(t)) keeps the digits that log(1 + t) - t loses.
+// log(u) for u > 0, where t = u - 1 is given, too: near 0 it has digits that u has lost. log(u) is f (1 - deficit) + n
+// log(2), and the digits of t - log(1 + t) are in t deficit where t is small. One polynomial serves small and large t.
 template <class T>
-VAEFAST_HD bool is_small(T t) {
-  return t > T(-0.29) && t < T(0.41);
-}
-template <class T>
-VAEFAST_HD T log1p_deficit(T t) {
-  const T s = is_small(t) ? t : T(0);
-  return s * (T(0.5) - s * log_rest(s));
-}
+struct Log1p {
+  bool small;
+  T f, n, deficit;
+
+  VAEFAST_HD Log1p(T t, T u) {
+    small = abs(t - T(0.06)) < T(0.35);
+    const T far = small ? T(1) : u;  // whose logarithm is 0
+    const int32_t exponent = exponent_of(far);
+    f = small ? t : times_power_of_2(far, -exponent) - T(1), n = T(exponent);
+    deficit = f * (T(0.5) - f * log_rest(f));
+  }
+  VAEFAST_HD T log() const { return n * Format<T>::ln2_high + (f + (n * Format<T>::ln2_low - f * deficit)); }
+};
 
 // log1p(t) for t >= 0. What rounding takes from 1 + t is added.
 template <class T>
 VAEFAST_HD T log1p(T t) {
   const T sum = T(1) + t, lost = t - (sum - T(1));
-  const T far = log_normal(sum) + lost / sum;
-  return is_small(t) ? t * (T(1) - log1p_deficit(t)) : far;
+  const Log1p<T> of(t, sum);
+  return of.log() + (of.small ? T(0) : lost / sum);
 }
 
 // r >= 0 and x + r, divided by max(1, r), so that neither a tiny nor a huge r leaves the range of T; and Stirling's h
@@ -103,11 +109,12 @@ VAEFAST_HD T log_rising(T x, T log_r, T& slope) {
   const bool large = log_r > T(0);
   const T e = exp_nonpositive(-abs(log_r)), r = exp(log_r);
   const Rising<T> rising(x, large ? e : T(1), large ? T(1) : e);
-  const T w = x * rising.t_lower(), deficit = log1p_deficit(w), log_ratio = log_normal(rising.upper * rising.by_lower);
-  const bool near = is_small(w);
+  const T w = x * rising.t_lower();
+  const Log1p<T> of(w, rising.upper * rising.by_lower);
+  const T log_ratio = of.log();
   // (1 + r) log1p(w) - x, and r log1p(w)
-  const T excess = near ? -x * deficit : (T(1) + r) * log_ratio - x;
-  const T log_power = near ? x * rising.share() * (T(1) - deficit) : r * log_ratio;
+  const T excess = of.small ? -x * of.deficit : (T(1) + r) * log_ratio - x;
+  const T log_power = of.small ? x * rising.share() * (T(1) - of.deficit) : r * log_ratio;
   const T log_upper = log_normal(rising.upper), log_sum = log_normal(rising.sum);
   const T value = (x * (log_upper + (large ? log_r : T(0))) + excess) +
                   (rising.stirling_difference() - T(0.5) * log_ratio - log_sum + (large ? T(0) : log_r));

@@ -58,28 +58,28 @@ VAEFAST_HD T log(T x) {
   return x > T(0) ? (x == T(INFINITY) ? x : y) : zero_or_less;
 }
 
+// log(x) of a finite x >= 0, or NaN; -kMostLog at 0.
+template <class T>
+VAEFAST_HD T log_of_rate(T x) {
+  const bool subnormal = x < Format<T>::least_normal;
+  const T y = log_normal(subnormal ? x * kToNormal<T> : x, subnormal ? -Format<T>::mantissa : 0);
+  return x > T(0) ? y : x - kMostLog<T>;
+}
+
 // log(p) and log(1 - p), at least -100, of a probability p; log(p) is NaN for p below 0, log(1 - p) for p above 1. 0.9
-// ULP. They work on p and 1 - p times 2^mantissa: those are normal where they are not 0. Floats are bounded as
-// integers, for a shorter chain of dependent operations. What rounding takes from 1 - p is added to the reduced
-// argument.
-VAEFAST_HD float at_least_log_bound(float x) {
-  constexpr int32_t least = 0x02d460f9;  // 2^23 exp(-100)
-  const int32_t bits = bit_cast<int32_t>(x);
-  return bit_cast<float>(bits < least ? least : bits);
-}
-VAEFAST_HD double at_least_log_bound(double x) {
-  constexpr double least = 0x1.a8c1f14e2af5dp-93;  // 2^52 exp(-100)
-  return x < least ? least : x;
-}
+// ULP. They work on p and 1 - p times 2^mantissa: those are normal where they are not 0. What rounding takes from 1 - p
+// is added to the reduced argument.
+template <class T>
+constexpr T kLogBound = sizeof(T) == 4 ? T(0x1.a8c1f2p-122) : T(0x1.a8c1f14e2af5dp-93);  // 2^mantissa exp(-100)
 template <class T>
 VAEFAST_HD T clamped_log(T p) {
-  const T y = log_normal(at_least_log_bound(p * kToNormal<T>), -Format<T>::mantissa);
+  const T y = log_normal(at_least(p * kToNormal<T>, kLogBound<T>), -Format<T>::mantissa);
   return p >= T(0) ? y : T(NAN);
 }
 template <class T>
 VAEFAST_HD T clamped_log1m(T p) {
   const T x = p * kToNormal<T>, difference = kToNormal<T> - x, lost = (kToNormal<T> - difference) - x;
-  const T rest = at_least_log_bound(difference);
+  const T rest = at_least(difference, kLogBound<T>);
   const int32_t exponent = exponent_of(rest);
   const T f = (times_power_of_2(rest, -exponent) - T(1)) + lost * times_power_of_2(T(1), -exponent);
   const T y = log_reduced(f, exponent - Format<T>::mantissa);

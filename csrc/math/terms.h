@@ -9,6 +9,7 @@
 #include "terms/location_scale.h"
 #include "terms/logistic.h"
 #include "terms/negative_binomial.h"
+#include "terms/zero_inflated.h"
 
 namespace vaefast {
 
@@ -55,6 +56,6 @@ struct Joined<Family<A...>, Family<B...>, Rest...> : Joined<Family<A..., B...>, 
 // THE list. A term of one of these families exists for every instruction set, device, dtype and reduction, with its
 // backward pass.
 using Terms = Joined<KlTerms, BernoulliTerms, LocationScaleTerms, HeavyTailedTerms, LogisticTerms, PoissonTerms,
-                     NegativeBinomialTerms>::List;
+                     NegativeBinomialTerms, ZeroInflatedTerms>::List;
 
 }  // namespace vaefast

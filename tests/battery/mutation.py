@@ -36,7 +36,7 @@ MUTANTS = (
     Mutant("a factor", "csrc/math/terms/kl.h", "d[1] = T(0.5) * math::expm1(logvar, e)", "d[1] = math::expm1(logvar, e)", TERMS),
     Mutant("a constant", "csrc/math/terms/location_scale.h", "with_constant ? T(math::kLog2Pi) : T(0)", "T(0)", TERMS),
     Mutant("a guard", "csrc/math/terms/bernoulli.h", "miss == T(0) ? T(0) : size;", "size;", LOSSES),
-    Mutant("a clamp", "csrc/math/logarithms.h", "least = 0x02d460f9", "least = 0x02d8c0f9", "tests/ops/test_elementary.py"),
+    Mutant("a clamp", "csrc/math/logarithms.h", "T(0x1.a8c1f2p-122)", "T(0x1.b8c1f2p-122)", "tests/ops/test_elementary.py"),
     # loops, tiles and sums
     Mutant("one row short", "csrc/cpu/tiles.h", "(a.rows + rows_per_tile - 1) / rows_per_tile", "a.rows / rows_per_tile", TERMS),
     Mutant("a layout taken for another", "csrc/cpu/tiles.h", "(t.rows == 1 || v.row_stride == t.cols)", "true", TERMS),
@@ -54,7 +54,7 @@ MUTANTS = (
     # counts
     Mutant("Stirling's series cut", "csrc/math/terms/negative_binomial.h", "rising.stirling_difference() - math::stirling(by_h)", "-math::stirling(by_h)", TERMS),
     Mutant("a dispersion's digamma", "csrc/math/gamma.h", "return x * one * (T(1) / sum + T(0.5) * share() * by_upper) + r * one * rest;", "return x * one * (T(1) / sum + T(0.5) * share() * by_upper);", TERMS),
-    Mutant("a zero of the wrong origin", "csrc/math/terms/negative_binomial.h", "share = zero ? (negative ? p : e * p) * by_sum : T(1);", "share = T(1);", TERMS),
+    Mutant("a zero of the wrong origin", "csrc/math/terms/zero_inflated.h", "share = zero ? (negative ? p : e * p) * by_sum : T(1);", "share = T(1);", TERMS),
     Mutant("a count below 0", "csrc/math/terms/counts.h", "return x < T(0) ? -T(INFINITY) : value;", "return value;", "tests/likelihoods/test_counts.py"),
     Mutant("the side of a bin", "csrc/math/terms/logistic.h", ": T(0)) * side;", ": T(0));", TERMS),
     Mutant("degrees of freedom", "csrc/math/terms/heavy_tailed.h", "d[2] = (df + T(1)) * share - T(1);", "d[2] = df * share - T(1);", TERMS),

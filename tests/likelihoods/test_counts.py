@@ -1,5 +1,6 @@
 """Counts: exact values far out, how counts and parameters may be given, and the two ways in which a CPU computes zeros."""
 
+import itertools
 import math
 
 import mpmath
@@ -136,6 +137,48 @@ def test_below_0_is_no_count(name, transformed):
         grads = torch.autograd.grad(loss, given)
     assert value.tolist()[0][:2] == [-math.inf, -math.inf] and value[0, 2:].isfinite().all()
     assert all(g[0, :2].tolist() == [0, 0] and g[0, 2:].isfinite().all() and g[0, 2] != 0 for g in grads)
+
+
+@pytest.mark.parametrize("transformed", [False, True])
+@pytest.mark.parametrize("count", [0.0, 3.0])
+def test_no_rate_mean_or_dispersion_is_below_0(count, transformed, isa):
+    """The value of an element whose parameter is below 0 or NaN is NaN, and no other is."""
+    good = torch.tensor([0.5, 1.0, 2.0, 1e-3, 1e4, 7.0])
+    x, gate = torch.full((1, 36), count), torch.zeros(1, 36)
+    bad = torch.tensor([-1.0, -1e-3, -1e4, math.nan, -math.inf, 3.0])
+    for kind, at in ((L.Poisson, 0), *itertools.product((L.NegativeBinomial, L.ZeroInflatedNegativeBinomial), (0, 1))):
+        likelihood = kind(log_parameters=False)
+        given = [good.repeat(6)[None] for _ in range(1 if kind is L.Poisson else 2)]
+        given[at] = bad.repeat_interleave(6)[None]
+        recon_x = (*given, gate) if kind is L.ZeroInflatedNegativeBinomial else given
+
+        def value(*recon_x, likelihood=likelihood):
+            return likelihood.log_prob(recon_x if len(recon_x) > 1 else recon_x[0], x, reduction="elementwise")
+
+        got = torch.func.jvp(value, tuple(recon_x), tuple(recon_x))[0] if transformed else value(*recon_x)
+        assert torch.equal(got.isnan(), given[at] != 3.0), (kind, at, got)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_a_mean_far_from_its_dispersion(count, dtype, isa):
+    """Also where their ratio is not normal in the type, or 0."""
+    least, most = (1e-37, 1e37) if dtype is torch.float32 else (1e-300, 1e300)
+    sizes = torch.tensor([least, 1e-20, 1e-6, 0.3, 1.0, 5.0, 1e5, 1e20, most], dtype=dtype)
+    mean, theta = (t.reshape(1, -1).contiguous().requires_grad_() for t in torch.meshgrid(sizes, sizes, indexing="ij"))
+    value = L.NegativeBinomial(log_parameters=False).log_prob((mean, theta), torch.full_like(mean, count), reduction="elementwise")  # fmt: skip
+    grads = torch.autograd.grad(value.sum(), (mean, theta))
+    for k, (m, r) in enumerate(zip(mean[0].tolist(), theta[0].tolist(), strict=True)):
+        m, r = mpmath.mpf(m), mpmath.mpf(r)
+        with mpmath.workdps(60 if count else 700):
+            psi = mpmath.psi(0, count + r) - mpmath.psi(0, r) if count else 0
+            by_mean = (count - m) * r / (m + r) / m
+            by_theta = mpmath.log(r / (m + r)) + (m - count) / (m + r) + psi
+            exact = _mp_negative_binomial(mpmath.log(m), mpmath.log(r), count)
+            parts = (1, 0, (abs(count - m) / (m + r) + min(1, m / r)))  # what may cancel in a result
+        for got, e, part in zip((value, *grads), (exact, by_mean, by_theta), parts, strict=True):
+            e, bound = float(e), (2e-5 if dtype is torch.float32 else 1e-11) * float(abs(e) + part) + 3e-45
+            assert abs(got[0, k].item() - e) <= bound or abs(e) > most, (float(m), float(r), got[0, k].item(), e)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2000,), (1, 2000), (33, 1), (33, 2000)])

@@ -25,18 +25,21 @@ VAEFAST_HD T of_count(T x, T gradient) {
   return x < T(0) ? T(0) : gradient;
 }
 
-// log1p(t) where t is not small. Near -1, where t has lost digits, it is offset + log(factor).
+// log(1 + t). Near -1, where t has lost digits, it is offset + log(factor).
 template <class T>
-VAEFAST_HD T log1p_far(T t, T factor, T offset) {
-  const bool lost = t < T(-0.75);
-  return math::log_normal(lost ? factor : T(1) + t) + (lost ? offset : T(0));
-}
+struct LogOfRatio : math::Log1p<T> {
+  T log;
 
-// x log1p(t) - (1 + x) t, from t, from (1 + x) t, and from what log1p_far takes.
+  VAEFAST_HD LogOfRatio(T t, T factor, T offset) : math::Log1p<T>(t, t < T(-0.75) ? factor : T(1) + t) {
+    log = math::Log1p<T>::log() + (t < T(-0.75) ? offset : T(0));
+  }
+};
+
+// x log1p(t) - (1 + x) t, from t, from (1 + x) t, and from what LogOfRatio takes.
 template <class T>
 VAEFAST_HD T count_excess(T x, T t, T whole, T factor, T offset) {
-  const T near = -t * (T(1) + x * math::log1p_deficit(t)), far = x * log1p_far(t, factor, offset) - whole;
-  return math::is_small(t) ? near : far;
+  const LogOfRatio<T> of(t, factor, offset);
+  return of.small ? -t * (T(1) + x * of.deficit) : x * of.log - whole;
 }
 
 // log of Poisson's probability of x, and its derivative by x.
