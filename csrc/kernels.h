@@ -94,7 +94,7 @@ struct MixtureView : View {
 };
 
 // A mixture of discretized logistics for each pixel: log sum_m pi_m prod_c p(x_c | mean_mc, log_scale_mc). Channels are
-// coupled: mean_mc is mean[m, c] + sum over b < c of tanh(coupling[m, c (c - 1) / 2 + b]) (x_b - 1/2).
+// coupled: mean_mc is mean[m, c] + sum over b < c of tanh(coupling[m, c (c - 1) / 2 + b]) (x_b - middle).
 struct MixtureArgs {
   enum { kLogits, kMean, kLogScale, kCoupling, kParameters };
   bool wide = false;
@@ -102,11 +102,12 @@ struct MixtureArgs {
   MixtureView parameter[kParameters], grad[kParameters];
   MixtureView x;
   double target_scale = 1;  // multiplies x
-  View half_width;          // of a bin, one number
-  MixtureView mask;         // where it is 0, a pixel adds nothing to value and gradients, whatever it holds
-  MixtureView value;        // log p of each pixel, of the compute type
-  double scale = 1;         // times coef: the loss's derivative by a pixel of the value
-  MixtureView coef;         // not given: 1
+  View grid;                // half the width of a bin; then the least and the largest datum, if has_range; 0 and 1 else
+  bool has_range = false;
+  MixtureView mask;   // where it is 0, a pixel adds nothing to value and gradients, whatever it holds
+  MixtureView value;  // log p of each pixel, of the compute type
+  double scale = 1;   // times coef: the loss's derivative by a pixel of the value
+  MixtureView coef;   // not given: 1
 
   VAEFAST_HD bool wants_gradients() const {
     return grad[kLogits].data || grad[kMean].data || grad[kLogScale].data || grad[kCoupling].data;

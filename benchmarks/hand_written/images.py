@@ -300,8 +300,8 @@ ROWS = (
     Row(
         logistic_mixture,
         components,
-        '-criterion.log_prob((logits, mean / 2 + 0.5, log_scale - log(2), coef), x / 2 + 0.5, reduction="mean")',
-        'DiscretizedLogisticMixture(channels="coupled")',
+        '-criterion.log_prob((logits, mean, log_scale, coef), x, reduction="mean")',
+        'DiscretizedLogisticMixture(channels="coupled", data_range=(-1, 1))',
         small={"B": 2, "side": 8},
     ),
 )

@@ -5,22 +5,20 @@
 
 namespace vaefast::cpu {
 
-constexpr int64_t kTile = 1024;  // elements: two float operands with a gradient and the value take 16 KB of L1
-constexpr int64_t kBlock =
-    64;  // pixels of a mixture: of 10 components of 3 channels, they and their gradients take 31 KB
+constexpr int64_t kTile = 1024;    // elements: two float operands with a gradient and the value take 16 KB of L1
 constexpr int64_t kFewCounts = 3;  // zeros are computed apart where at most 1 in so many data is not 0
 
-// The loops of a mixture, over blocks of n pixels, at most kBlock. Components of a block lie kBlock apart.
+// The loops of a mixture, over blocks of n pixels. Components of a block lie `apart`.
 template <class T>
 struct MixtureLoops {
-  // mean = from + tanh(coupling) (x - 1/2); slope = the derivative of tanh
-  void (*couple)(const T* coupling, const T* x, const T* from, int64_t n, T* mean, T* slope);
+  // mean = from + tanh(coupling) (x - middle); slope = the derivative of tanh
+  void (*couple)(const T* coupling, const T* x, T middle, const T* from, int64_t n, T* mean, T* slope);
   // log_p = from + the log mass of x's bin, [1] with its derivatives
-  void (*bin[2])(const T* mean, const T* x, const T* log_scale, T half, T log_width, const T* from, int64_t n, T* log_p,
+  void (*bin[2])(const T* mean, const T* x, const T* log_scale, const Grid<T>& grid, const T* from, int64_t n, T* log_p,
                  T* by_mean, T* by_log_scale);
-  void (*by_coupling)(const T* by_mean, const T* x, int64_t n, T* slope);  // slope *= by_mean (x - 1/2)
-  void (*relative)(T* x, int64_t components, int64_t n, T* most);          // x -= most, the largest component
-  void (*shares)(T* x, int64_t components, int64_t n, T* total);           // x = exp(x); total = their sum
+  void (*by_coupling)(const T* by_mean, const T* x, T middle, int64_t n, T* slope);  // slope *= by_mean (x - middle)
+  void (*relative)(T* x, int64_t components, int64_t apart, int64_t n, T* most);     // x -= most, the largest component
+  void (*shares)(T* x, int64_t components, int64_t apart, int64_t n, T* total);      // x = exp(x); total = their sum
   // value = most + log(total) - log(prior_total); the totals become their inverses
   void (*value)(const T* most, T* total, T* prior_total, int64_t n, T* value);
   // posterior *= inverse * coef; prior = coef times the derivative by a logit

@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "blocks.h"
 #include "loops.h"
 
 #if defined(__x86_64__)
@@ -30,58 +31,41 @@ class FlushesToZero {
 #endif
 };
 
-// Blocks are part of a row where rows are long, and several rows where they are short.
-struct Blocks {
-  int64_t rows_per_block, per_row;
-
-  explicit Blocks(const MixtureArgs& a)
-      : rows_per_block(std::max<int64_t>(1, kBlock / std::max<int64_t>(1, a.pixels))),
-        per_row((a.pixels + kBlock - 1) / kBlock),
-        a_(a) {}
-
-  int64_t count() const { return per_row * ((a_.rows + rows_per_block - 1) / rows_per_block); }
-  int64_t row(int64_t block) const { return block / per_row * rows_per_block; }
-  int64_t rows(int64_t block) const { return std::min(rows_per_block, a_.rows - row(block)); }
-  int64_t pixel(int64_t block) const { return block % per_row * kBlock; }
-  int64_t pixels(int64_t block) const { return std::min(kBlock, a_.pixels - pixel(block)); }
-
- private:
-  const MixtureArgs& a_;
-};
-
 template <class T>
 class BlockRunner {
  public:
-  BlockRunner(const MixtureArgs& a, const MixtureLoops<T>& loops, const Loops<T>& all)
-      : a_(a), loops_(loops), all_(all), gradients_(a.wants_gradients()) {
+  BlockRunner(const MixtureArgs& a, const Blocks& blocks, const MixtureLoops<T>& loops, const Loops<T>& all)
+      : a_(a),
+        blocks_(blocks),
+        loops_(loops),
+        all_(all),
+        gradients_(a.wants_gradients()),
+        grid_(grid_of(a, all)),
+        apart_(blocks.size) {
     const int64_t bins = a.components * a.channels, pairs = a.components * pairs_();
-    const int64_t derivatives = gradients_ ? 2 * bins + pairs : 0;
-    const int64_t slots = 2 * a.components + a.channels + derivatives + kOthers;
-    memory_.reset(static_cast<T*>(::operator new(slots * kBlock * sizeof(T), std::align_val_t(64))));
+    memory_.reset(static_cast<T*>(::operator new(Blocks::slots(a) * apart_ * sizeof(T), std::align_val_t(64))));
     T* next = memory_.get();
-    const auto take = [&](int64_t count) { return std::exchange(next, next + count * kBlock); };
+    const auto take = [&](int64_t count) { return std::exchange(next, next + count * apart_); };
     prior_ = take(a.components), posterior_ = take(a.components), x_ = take(a.channels);
     by_mean_ = take(gradients_ ? bins : 0), by_log_scale_ = take(gradients_ ? bins : 0);
-    by_coupling_ = take(gradients_ ? pairs : 0), others_ = take(kOthers);
-    all_.load[int(a.half_width.dtype)](a.half_width.data, 0, 1, 1, &half_);
-    const T width = 2 * half_;
-    log_width_ = math::log(width);
+    by_coupling_ = take(gradients_ ? pairs : 0), others_ = take(Blocks::kOthers);
   }
 
   // Memory is asked for the next block's pixels while this one is computed. They are many short pieces, each from a
   // page of its own, which processors do not prefetch by themselves.
-  void run(const Blocks& blocks, int64_t block, int64_t next) {
-    row_ = blocks.row(block), rows_ = blocks.rows(block), pixel_ = blocks.pixel(block), pixels_ = blocks.pixels(block);
-    next_row_ = blocks.row(next), next_pixel_ = blocks.pixel(next);
+  void run(int64_t block, int64_t next) {
+    row_ = blocks_.row(block), rows_ = blocks_.rows(block);
+    pixel_ = blocks_.pixel(block), pixels_ = blocks_.pixels(block);
+    next_row_ = blocks_.row(next), next_pixel_ = blocks_.pixel(next);
     const int64_t n = n_ = rows_ * pixels_;
     T *most = other(0), *total = other(1), *prior_total = other(2), *value = other(3);
-    for (int64_t m = 0; m < a_.components; ++m) load(a_.parameter[a_.kLogits], m, 0, 1, prior_ + m * kBlock);
-    loops_.relative(prior_, a_.components, n, most);
-    for (int64_t c = 0; c < a_.channels; ++c) load(a_.x, 0, c, a_.target_scale, x_ + c * kBlock);
+    for (int64_t m = 0; m < a_.components; ++m) load(a_.parameter[a_.kLogits], m, 0, 1, prior_ + m * apart_);
+    loops_.relative(prior_, a_.components, apart_, n, most);
+    for (int64_t c = 0; c < a_.channels; ++c) load(a_.x, 0, c, a_.target_scale, x_ + c * apart_);
     for (int64_t m = 0; m < a_.components; ++m) component(m);
-    loops_.shares(prior_, a_.components, n, prior_total);
-    loops_.relative(posterior_, a_.components, n, most);
-    loops_.shares(posterior_, a_.components, n, total);
+    loops_.shares(prior_, a_.components, apart_, n, prior_total);
+    loops_.relative(posterior_, a_.components, apart_, n, most);
+    loops_.shares(posterior_, a_.components, apart_, n, total);
     loops_.value(most, total, prior_total, n, value);
     if (a_.mask.data) load(a_.mask, 0, 0, 1, other(4));
     store(value, a_.value, 0, 0);
@@ -90,49 +74,54 @@ class BlockRunner {
     std::fill_n(coef, n, T(a_.scale));
     if (a_.coef.data) load(a_.coef, 0, 0, a_.scale, coef);
     for (int64_t m = 0; m < a_.components; ++m) {
-      T *prior = prior_ + m * kBlock, *posterior = posterior_ + m * kBlock;
+      T *prior = prior_ + m * apart_, *posterior = posterior_ + m * apart_;
       loops_.weigh(posterior, total, prior, prior_total, coef, n);
       store(prior, a_.grad[a_.kLogits], m, 0);
       const int64_t bins = m * a_.channels, pairs = m * pairs_();
       for (int64_t c = 0; c < a_.channels; ++c) {
-        store_times(by_mean_ + (bins + c) * kBlock, posterior, a_.grad[a_.kMean], m, c);
-        store_times(by_log_scale_ + (bins + c) * kBlock, posterior, a_.grad[a_.kLogScale], m, c);
+        store_times(by_mean_ + (bins + c) * apart_, posterior, a_.grad[a_.kMean], m, c);
+        store_times(by_log_scale_ + (bins + c) * apart_, posterior, a_.grad[a_.kLogScale], m, c);
       }
       for (int64_t k = 0; k < pairs_(); ++k)
-        store_times(by_coupling_ + (pairs + k) * kBlock, posterior, a_.grad[a_.kCoupling], m, k);
+        store_times(by_coupling_ + (pairs + k) * apart_, posterior, a_.grad[a_.kCoupling], m, k);
     }
   }
 
  private:
-  static constexpr int64_t kOthers = 10;
   struct Free {
     void operator()(T* memory) const { ::operator delete(memory, std::align_val_t(64)); }
   };
 
-  T* other(int64_t k) { return others_ + k * kBlock; }
+  static MixtureGrid<T> grid_of(const MixtureArgs& a, const Loops<T>& loops) {
+    T numbers[] = {0, 0, 1};
+    loops.load[int(a.grid.dtype)](a.grid.data, 1, a.has_range ? 3 : 1, 1, numbers);
+    return {numbers[0], numbers[1], numbers[2]};
+  }
+
+  T* other(int64_t k) { return others_ + k * apart_; }
   int64_t pairs_() const { return a_.parameter[a_.kCoupling].data ? coupling_at(a_.channels, 0) : 0; }
 
   // Adds the log mass of the bins of component m to its logit, in posterior_.
   void component(int64_t m) {
-    T* log_p = posterior_ + m * kBlock;
+    T* log_p = posterior_ + m * apart_;
     for (int64_t c = 0; c < a_.channels; ++c) {
-      const int64_t bin = (m * a_.channels + c) * kBlock, pair = (m * pairs_() + coupling_at(c, 0)) * kBlock;
+      const int64_t bin = (m * a_.channels + c) * apart_, pair = (m * pairs_() + coupling_at(c, 0)) * apart_;
       const T* mean = gather(a_.parameter[a_.kMean], m, c, other(6));
       if (c > 0 && pairs_() > 0) {
         for (int64_t b = 0; b < c; ++b) {
           const T* coupling = gather(a_.parameter[a_.kCoupling], m, coupling_at(c, b), other(7));
-          T* slope = gradients_ ? by_coupling_ + pair + b * kBlock : other(8);
-          loops_.couple(coupling, x_ + b * kBlock, mean, n_, other(6), slope);
+          T* slope = gradients_ ? by_coupling_ + pair + b * apart_ : other(8);
+          loops_.couple(coupling, x_ + b * apart_, grid_.middle, mean, n_, other(6), slope);
           mean = other(6);
         }
       }
       const T* log_scale = gather(a_.parameter[a_.kLogScale], m, c, other(9));
-      const T* from = c == 0 ? prior_ + m * kBlock : log_p;
-      loops_.bin[gradients_](mean, x_ + c * kBlock, log_scale, half_, log_width_, from, n_, log_p, by_mean_ + bin,
+      const T* from = c == 0 ? prior_ + m * apart_ : log_p;
+      loops_.bin[gradients_](mean, x_ + c * apart_, log_scale, grid_, from, n_, log_p, by_mean_ + bin,
                              by_log_scale_ + bin);
       if (!gradients_ || pairs_() == 0) continue;
       for (int64_t b = 0; b < c; ++b)
-        loops_.by_coupling(by_mean_ + bin, x_ + b * kBlock, n_, by_coupling_ + pair + b * kBlock);
+        loops_.by_coupling(by_mean_ + bin, x_ + b * apart_, grid_.middle, n_, by_coupling_ + pair + b * apart_);
     }
   }
 
@@ -184,20 +173,22 @@ class BlockRunner {
   }
 
   const MixtureArgs& a_;
+  const Blocks& blocks_;
   const MixtureLoops<T>& loops_;
   const Loops<T>& all_;
   const bool gradients_;
+  const MixtureGrid<T> grid_;
+  const int64_t apart_;  // components of a block, from each other
   std::unique_ptr<T, Free> memory_;
   T *prior_, *posterior_, *x_, *by_mean_, *by_log_scale_, *by_coupling_, *others_;
-  T half_, log_width_;
   int64_t row_ = 0, rows_ = 0, pixel_ = 0, pixels_ = 0, n_ = 0, next_row_ = 0, next_pixel_ = 0;
 };
 
 template <class T>
 void run(const MixtureArgs& a, const MixtureLoops<T>& mixture, const Loops<T>& loops, int64_t begin, int64_t end) {
-  BlockRunner<T> runner(a, mixture, loops);
   const Blocks blocks(a);
-  for (int64_t i = begin; i < end; ++i) runner.run(blocks, i, std::min(i + 1, blocks.count() - 1));
+  BlockRunner<T> runner(a, blocks, mixture, loops);
+  for (int64_t i = begin; i < end; ++i) runner.run(i, std::min(i + 1, blocks.count() - 1));
 }
 
 }  // namespace
@@ -205,8 +196,8 @@ void run(const MixtureArgs& a, const MixtureLoops<T>& mixture, const Loops<T>& l
 int64_t block_count(const MixtureArgs& a) { return Blocks(a).count(); }
 
 int64_t grain(const MixtureArgs& a) {
-  const int64_t bins = std::max<int64_t>(1, a.components * a.channels);
-  return (16384 + bins * kBlock - 1) / (bins * kBlock);
+  const int64_t bins = std::max<int64_t>(1, a.components * a.channels) * Blocks(a).size;
+  return (16384 + bins - 1) / bins;
 }
 
 void run_blocks(const MixtureArgs& a, int64_t begin, int64_t end) {

@@ -26,7 +26,7 @@ template <class T>
 struct Pixel {
   const MixtureArgs& a;
   const int64_t row, pixel;
-  const T half, log_width;
+  const MixtureGrid<T> grid;
 
   __device__ T load(const MixtureView& v, int64_t m, int64_t c) const {
     return cuda::load<T>(v, v.offset(row, m, c, pixel));
@@ -41,9 +41,9 @@ struct Pixel {
     T mean = load(a.parameter[a.kMean], m, c);
     if (a.parameter[a.kCoupling].data) {
       for (int64_t b = 0; b < c; ++b)
-        mean += Coupling<T>(load(a.parameter[a.kCoupling], m, coupling_at(c, b))).value * (x(b) - T(0.5));
+        mean += Coupling<T>(load(a.parameter[a.kCoupling], m, coupling_at(c, b))).value * (x(b) - grid.middle);
     }
-    return {mean, x(c), load(a.parameter[a.kLogScale], m, c), half, log_width};
+    return {mean, x(c), load(a.parameter[a.kLogScale], m, c), grid};
   }
 
   // The logit of component m, less the largest one, and the log mass of all its bins.
@@ -84,7 +84,8 @@ __device__ void store_gradients(const Pixel<T>& p, const LogSum<T>& prior, const
       if (!a.grad[a.kCoupling].data) continue;
       for (int64_t b = 0; b < c; ++b) {
         const Coupling<T> coupling(p.load(a.parameter[a.kCoupling], m, coupling_at(c, b)));
-        p.store(a.grad[a.kCoupling], m, coupling_at(c, b), by_bin * bin.by_mean * (p.x(b) - T(0.5)) * coupling.slope);
+        p.store(a.grad[a.kCoupling], m, coupling_at(c, b),
+                by_bin * bin.by_mean * (p.x(b) - p.grid.middle) * coupling.slope);
       }
     }
   }
@@ -93,10 +94,11 @@ __device__ void store_gradients(const Pixel<T>& p, const LogSum<T>& prior, const
 template <class T, bool gradients>
 __global__ void __launch_bounds__(kThreads, 1) mixture_kernel(const __grid_constant__ MixtureArgs a) {
   const int64_t first = int64_t(blockIdx.x) * kThreads + threadIdx.x, threads = int64_t(gridDim.x) * kThreads;
-  const T half = load<T>(a.half_width, 0), log_width = math::log(T(2) * half);
+  const MixtureGrid<T> grid(load<T>(a.grid, 0), a.has_range ? load<T>(a.grid, 1) : T(0),
+                            a.has_range ? load<T>(a.grid, 2) : T(1));
   for (int64_t i = first; i < a.rows * a.pixels; i += threads) {
     const int64_t row = i / a.pixels;
-    const Pixel<T> p{a, row, i - row * a.pixels, half, log_width};
+    const Pixel<T> p{a, row, i - row * a.pixels, grid};
     if (a.mask.data && p.load(a.mask, 0, 0) == T(0)) {
       store_zeros(p);
       continue;

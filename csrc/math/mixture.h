@@ -6,15 +6,24 @@
 
 namespace vaefast {
 
+// The grid of a mixture, and the middle of the data's range, from half a bin's width and that range.
+template <class T>
+struct MixtureGrid : Grid<T> {
+  T middle;
+
+  VAEFAST_HD MixtureGrid(T half, T low, T high)
+      : Grid<T>{half, math::log(T(2) * half), low + half, high - half}, middle(T(0.5) * (low + high)) {}
+};
+
 // tanh(a), and its derivative 1 - tanh(a)^2 without that difference.
 template <class T>
 struct Coupling {
   T value, slope;
 
   VAEFAST_HD explicit Coupling(T a) {
-    const T y = T(-2) * math::abs(a), e = math::exp_nonpositive(y), inverse = T(1) / (T(1) + e);
-    const T size = -math::expm1(y, e) * inverse;
-    value = math::is_negative(a) ? -size : size;
+    T e;
+    const T size = -math::expm1_nonpositive(T(-2) * math::abs(a), e), inverse = T(1) / (T(1) + e);
+    value = (math::is_negative(a) ? -size : size) * inverse;
     slope = T(4) * e * inverse * inverse;
   }
 };

@@ -16,7 +16,7 @@
 namespace vaefast {
 namespace {
 
-enum { kLogits, kX, kMean, kLogScale, kHalfWidth, kCoupling };  // the operands
+enum { kLogits, kX, kMean, kLogScale, kGrid, kCoupling };  // the operands
 constexpr int kPlace[] = {kLogits, kMean, kLogScale,
                           kCoupling};  // of the parameters among them, as MixtureArgs has them
 
@@ -41,10 +41,13 @@ class Mixture {
       args.wide |= t.scalar_type() == at::kDouble;
       args.parameter[k] = view(t, args.components, channels(kPlace[k]));
     }
-    const Tensor& half = operands[kHalfWidth];
-    TORCH_CHECK_VALUE(half.numel() == 1 && half.device() == logits.device(),
-                      "vaefast: the half width must be one number on the device of the logits");
-    args.half_width = {const_cast<void*>(half.const_data_ptr()), dtype_of(half)};
+    const Tensor& grid = operands[kGrid];
+    args.has_range = grid.numel() == 3;
+    TORCH_CHECK_VALUE(
+        (grid.numel() == 1 || args.has_range) && grid.is_contiguous() && grid.device() == logits.device(),
+        "vaefast: the grid must be half a bin's width, or this and the data's range, on the device of the "
+        "logits");
+    args.grid = {const_cast<void*>(grid.const_data_ptr()), dtype_of(grid)};
   }
 
   MixtureArgs args;

@@ -43,8 +43,8 @@ std::tuple<Tensor, Tensors> row_sum(std::string term, at::TensorList operands, c
                                     double target_scale, int64_t gradients, bool value, int64_t spreads);
 
 // mixture.cpp: the same of a mixture, whose name is kMixture. Its operands are logits (batch, M, P), x (batch, C, P),
-// mean and log_scale (batch, M, C, P), a bin's half width, and where channels are coupled their coefficients (batch, M,
-// C (C - 1) / 2, P). An element of the value is a pixel: (batch, P).
+// mean and log_scale (batch, M, C, P), the grid (MixtureArgs), and where channels are coupled their coefficients
+// (batch, M, C (C - 1) / 2, P). An element of the value is a pixel: (batch, P).
 constexpr const char* kMixture = "discretized_logistic_mixture";
 std::tuple<Tensor, Tensors> mixture(at::TensorList operands, const OptionalTensor& mask, const OptionalTensor& coef,
                                     const std::string& reduction, int64_t batch_dims, double target_scale,

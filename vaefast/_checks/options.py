@@ -128,6 +128,16 @@ def positive(function: str, name: str, value: object) -> float:
     return value
 
 
+def interval(function: str, name: str, value: object) -> tuple[float, float]:
+    """Returns the two ends of a range, in ascending order."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{function}: {name} must be two numbers, the least and the largest, got {value!r}")
+    low, high = (float(number(function, f"each of {name}", end)) for end in value)
+    if not low < high:
+        raise ValueError(f"{function}: {name} must ascend, got {value!r}")
+    return low, high
+
+
 def beta(function: str, value: object, mu: Tensor | None = None, batch: torch.Size | None = None) -> float | Tensor:
     """Returns a number, or a floating tensor on the device of mu: 0-dimensional, which may also be on the CPU, or of shape
     `batch`. A tensor's value is not read, because on a GPU that would wait for the device."""

@@ -10,7 +10,8 @@ from .categorical import Categorical
 from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from .heavy_tailed import LogNormal, StudentT
 from .location_scale import Gaussian, Laplace, SquaredError
-from .logistic import DiscretizedLogistic, DiscretizedLogisticMixture
+from .logistic import DiscretizedLogistic
+from .logistic_mixture import DiscretizedLogisticMixture
 from .multinomial import Multinomial
 from .registry import NAMED, by_name
 

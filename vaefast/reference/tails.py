@@ -35,9 +35,11 @@ def student_t(mean: Tensor, x: Tensor, log_scale: Tensor, df: Tensor) -> Tensor:
 
 
 @term
-def discretized_logistic(mean: Tensor, x: Tensor, log_scale: Tensor, half: Tensor) -> Tensor:
+def discretized_logistic(
+    mean: Tensor, x: Tensor, log_scale: Tensor, half: Tensor, least: float | Tensor = 0.0, largest: float | Tensor = 1.0
+) -> Tensor:
     """log(sigmoid(high) - sigmoid(low)) = log sigmoid(high) + log sigmoid(-low) + log(1 - exp(low - high)). The right side
-    has no cancellation. An outer bin has no `high`, or no `low`."""
+    has no cancellation. An outer bin, of the least and of the largest datum, has no `high`, or no `low`."""
     log_scale = torch.where(log_scale < -80, -80.0, log_scale)  # below, 1 / scale would overflow float32
     precision = torch.exp(-log_scale)
     difference = _bounded(x - mean)
@@ -46,8 +48,8 @@ def discretized_logistic(mean: Tensor, x: Tensor, log_scale: Tensor, half: Tenso
     narrow = y < 1e-4
     far = torch.log(-torch.expm1(-torch.where(narrow, 1.0, y)))
     width = torch.where(narrow, (2 * half).log() - log_scale - y / 2 + y * y / 24, far)
-    first = x <= half
-    last = (x >= 1 - half) & ~first
+    first = x <= least + half
+    last = (x >= largest - half) & ~first
     inside = ~(first | last)
     return (
         torch.where(last, 0.0, log_sigmoid(high))

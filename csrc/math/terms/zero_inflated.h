@@ -22,10 +22,9 @@ struct ZeroInflated {
     const T inverse = T(1) / (T(1) + e);
     T p;
     const T near = math::expm1_nonpositive(counted - least, p), expm1 = none ? T(-1) : near;
-    const T parts = negative ? scaled + p : T(1) + e * p;  // their sum, over exp(least) inverse
-    const T sum = parts < math::Format<T>::least_normal ? math::Format<T>::least_normal : parts, by_sum = T(1) / sum;
+    const T sum = negative ? scaled + p : T(1) + e * p, by_sum = T(1) / sum;  // of both parts, over exp(least) inverse
     const math::Log1p<T> of((negative ? inverse : e * inverse) * expm1, sum * inverse);
-    const T at_0 = of.log() + (of.small ? T(0) : least + T(0) * parts);  // NaN stays NaN
+    const T at_0 = of.log() + (of.small ? T(0) : least + T(0) * sum);  // NaN stays NaN
     const T some = (negative ? T(0) : -gate) + math::minus_log1p(T(0), T(0), e) + counted;
     value = zero ? at_0 : some;
     share = zero ? (negative ? p : e * p) * by_sum : T(1);
