@@ -48,8 +48,8 @@ VAEFAST_HD float divide(float a, float b) {
 }
 VAEFAST_HD double divide(double a, double b) { return a / b; }
 
-// max(x, least) for least > 0; NaN stays NaN, if its sign is +. Floats are compared as integers, for a shorter chain of
-// dependent operations.
+// max(x, least) for least > 0; a NaN may be lost. Floats are compared as integers, for a shorter chain of dependent
+// operations.
 VAEFAST_HD float at_least(float x, float least) {
   const int32_t bits = bit_cast<int32_t>(x), bound = bit_cast<int32_t>(least);
   return bit_cast<float>(bits < bound ? bound : bits);

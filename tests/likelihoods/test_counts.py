@@ -143,9 +143,9 @@ def test_below_0_is_no_count(name, transformed):
 @pytest.mark.parametrize("count", [0.0, 3.0])
 def test_no_rate_mean_or_dispersion_is_below_0(count, transformed, isa):
     """The value of an element whose parameter is below 0 or NaN is NaN, and no other is."""
-    good = torch.tensor([0.5, 1.0, 2.0, 1e-3, 1e4, 7.0])
+    good = torch.tensor([0.5, 1.0, 2.0, 1e-3, 1e4, 1e-12])
     x, gate = torch.full((1, 36), count), torch.zeros(1, 36)
-    bad = torch.tensor([-1.0, -1e-3, -1e4, math.nan, -math.inf, 3.0])
+    bad = torch.tensor([-1.0, -1e-3, -math.nan, math.nan, -math.inf, 3.0])  # a NaN has a sign, too
     for kind, at in ((L.Poisson, 0), *itertools.product((L.NegativeBinomial, L.ZeroInflatedNegativeBinomial), (0, 1))):
         likelihood = kind(log_parameters=False)
         given = [good.repeat(6)[None] for _ in range(1 if kind is L.Poisson else 2)]

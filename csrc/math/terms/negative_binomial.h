@@ -12,9 +12,6 @@ template <class T>
 constexpr int kShift = sizeof(T) == 4 ? 80 : 540;
 template <class T>
 constexpr T kForward = sizeof(T) == 4 ? T(0x1p80) : T(0x1p540);
-// The least number above 0.
-template <class T>
-constexpr T kLeast = sizeof(T) == 4 ? T(0x1p-149) : T(0x1p-1074);
 
 // What the negative binomial's formula needs of its mean m and inverse dispersion r. The probability of a count of 0 is
 // -r log(1 + m / r), which is -m log1p(m / r) / (m / r) where m is less than r.
@@ -56,11 +53,11 @@ struct MeanAndDispersion {
     p.log_r = math::log_of_rate(r);
     p.mean_is_less = mean < r;
     const T smaller = p.mean_is_less ? mean : r;
-    const T larger = math::bounded(math::at_least(p.mean_is_less ? r : mean, kLeast<T>), math::kMost<T>);
+    const T larger = math::bounded(p.mean_is_less ? r : mean, math::kMost<T>);
     p.smaller = smaller >= T(0) ? math::bounded(smaller, math::kMost<T>) : T(NAN);
     const bool tiny = p.smaller < larger * kApart<T>;
     const T back = tiny ? T(1) / kForward<T> : T(1), forward = tiny ? kForward<T> : T(1);
-    const T scaled = p.smaller * forward / (larger * back);
+    const T scaled = p.smaller * forward / (larger == T(0) ? T(1) : larger * back);
     p.ratio = scaled * back * back;
     p.share = T(1) / (T(1) + p.ratio);
     const bool large = r > T(1);
