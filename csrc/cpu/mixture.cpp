@@ -1,4 +1,4 @@
-// A mixture on the CPU. All components of a block of pixels are in the nearest caches at once: their bins are computed
+// A mixture on the CPU. All components of a block of pixels are in the second cache at once: their bins are computed
 // first, with their derivatives, and multiplied by the components' posterior shares when these are known.
 #include <algorithm>
 #include <memory>
@@ -51,8 +51,8 @@ class BlockRunner {
     by_coupling_ = take(gradients_ ? pairs : 0), others_ = take(Blocks::kOthers);
   }
 
-  // Memory is asked for the next block's pixels while this one is computed. They are many short pieces, each from a
-  // page of its own, which processors do not prefetch by themselves.
+  // Memory is asked for the next block's pixels while this one is computed. They are many pieces, each from a page of
+  // its own, which processors do not prefetch by themselves.
   void run(int64_t block, int64_t next) {
     row_ = blocks_.row(block), rows_ = blocks_.rows(block);
     pixel_ = blocks_.pixel(block), pixels_ = blocks_.pixels(block);
@@ -197,7 +197,7 @@ int64_t block_count(const MixtureArgs& a) { return Blocks(a).count(); }
 
 int64_t grain(const MixtureArgs& a) {
   const int64_t bins = std::max<int64_t>(1, a.components * a.channels) * Blocks(a).size;
-  return (16384 + bins - 1) / bins;
+  return std::max<int64_t>(1, 16384 / bins);
 }
 
 void run_blocks(const MixtureArgs& a, int64_t begin, int64_t end) {

@@ -45,8 +45,7 @@ class Mixture {
     args.has_range = grid.numel() == 3;
     TORCH_CHECK_VALUE(
         (grid.numel() == 1 || args.has_range) && grid.is_contiguous() && grid.device() == logits.device(),
-        "vaefast: the grid must be half a bin's width, or this and the data's range, on the device of the "
-        "logits");
+        "vaefast: the grid must be half a bin's width, or this and the data's range, on the logits' device");
     args.grid = {const_cast<void*>(grid.const_data_ptr()), dtype_of(grid)};
   }
 

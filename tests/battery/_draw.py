@@ -177,11 +177,18 @@ class Draw:
                 found.append(x)
                 continue
             own = torch.float32 if k and dtype != torch.float64 and self.chance(0.1) else dtype
-            one = k > 1 and self.chance(0.2)
+            own_shape = self.small(shape) if k > 1 and self.chance(0.4) else shape
             options = dict.fromkeys(OPTIONS, "option")
             kind = {"probs": "unit", "scale": "scale", "rate": "scale", **options}.get(drawn, "real")
-            found.append(self.input(f"operand {k}", self.values(() if one else shape, kind).to(own)))
+            found.append(self.input(f"operand {k}", self.values(own_shape, kind).to(own)))
         return found, self.note("target_scale", scale)
+
+    def small(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A shape that is broadcastable to this one: one number, a number for each column, for each row, and so on."""
+        kept = [n if self.chance(0.5) else 1 for n in shape]
+        while kept and kept[0] == 1 and self.chance(0.7):
+            del kept[0]
+        return tuple(kept)
 
     def dtype(self) -> torch.dtype:
         chosen = self.pick(FLOATS)
@@ -189,8 +196,8 @@ class Draw:
         return chosen
 
     def use(self, term: str, inputs: list[Input], rows: int, mask: Tensor | None, scale: float) -> Use:
-        size = inputs[0].wide.size
-        wide = [np.broadcast_to(i.wide, size) if i.wide.size != size else i.wide for i in inputs]
+        shape = inputs[0].tensor.shape
+        wide = [np.broadcast_to(i.wide.reshape(i.tensor.shape), shape).ravel() for i in inputs]
         if scale != 1:
             compute = self.call.compute
             wide[1] = (wide[1].astype(compute) * compute(scale)).astype(np.float64)

@@ -38,6 +38,14 @@ class Expected:
         free = of(self.free).any(1) | ((huge & (true > 0)).any(1) & (huge & (true < 0)).any(1))  # inf - inf
         return Expected(true.sum(1), bound, size, of(self.promised).all(1), huge.any(1), free)
 
+    def summed_to(self, shape: torch.Size, small: torch.Size, u: float) -> "Expected":
+        """The sums of elements of `shape` that share an operand of a smaller shape."""
+        sizes = (1,) * (len(shape) - len(small)) + tuple(small)
+        kept = [d for d, n in enumerate(sizes) if n == shape[d]]
+        order = kept + [d for d in range(len(shape)) if d not in kept]
+        turned = (x.reshape(shape).transpose(order).ravel() for x in (self.true, self.bound, self.size, self.promised, self.huge, self.free))  # fmt: skip
+        return Expected(*turned).rows(int(np.prod(small)), u)
+
     def total(self, u: float) -> "Expected":
         """The sum over rows that are sums already, one after another."""
         one = self.rows(1, u)

@@ -62,6 +62,7 @@ MUTANTS = (
     Mutant("another channel's coupling", "csrc/math/mixture.h", "c * (c - 1) / 2 + b", "c * (c - 1) / 2", MIXTURES),
     Mutant("a logit without its prior", "csrc/cpu/mixture.inl", "(share - prior[i] * prior_inverse[i]) * coef[i]", "share * coef[i]", MIXTURES),
     Mutant("a masked pixel's gradient", "csrc/cpu/mixture.cpp", "    if (a_.mask.data) all_.keep(x, other(4), n_);\n", "", MIXTURES),
+    Mutant("components as far apart as in a small block", "csrc/cpu/mixture.inl", "x[m * apart + i] -= most[i];", "x[m * 64 + i] -= most[i];", MIXTURES),
     Mutant("a row's last block", "csrc/cpu/blocks.h", "return (a_.pixels + pixels - 1) / pixels;", "return std::max<int64_t>(1, a_.pixels / pixels);", MIXTURES),
     # noise
     Mutant("nine rounds", "csrc/cpu/noise.inl", "rounds<5, 10>(seed)", "rounds<5, 9>(seed)", "tests/ops/test_sample.py"),

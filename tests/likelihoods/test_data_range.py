@@ -96,7 +96,7 @@ def test_means_and_samples_lie_in_the_range(kind, options, channels_at, data_ran
 
 @each_kind
 def test_in_a_loss(kind, options, channels_at):
-    """Float32, one sweep: the loss of the moved data is that of the data, and data outside of the range is refused."""
+    """Float32: the loss of the moved data is that of the data, and data outside of the range is refused."""
     parameters, x = drawn(channels_at, dtype=torch.float32)
     there, y = moved(parameters, x, (-1.0, 1.0), channels_at is None)
     mu = torch.zeros(3, 2)
@@ -117,6 +117,33 @@ def test_scaled_bytes():
     likelihood = DiscretizedLogistic(target_scale=2 / 255, data_range=(0, 2))
     expected = DiscretizedLogistic().log_prob((mean, mean), bytes_ / 255)
     torch.testing.assert_close(likelihood.log_prob((2 * mean, mean + math.log(2)), bytes_), expected)
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("data", [torch.uint8, torch.bool, torch.float32, None])
+def test_any_type(kind, options, channels_at, dtype, data):
+    """What the parameters and the data hold is not rounded before it is moved; None: the parameters' type."""
+    parameters, x = drawn(channels_at, levels=2, dtype=dtype)
+    there, _ = moved(parameters, x, (-1.0, 1.0), channels_at is None)
+    y = x.to(data or dtype)
+    likelihood = kind(levels=3, data_range=(-1, 1), **options)
+    got = likelihood.log_prob(there, y)
+    assert got.dtype is torch.promote_types(dtype, torch.float32)
+    expected = likelihood.log_prob(tuple(t.double() for t in there), y.double())
+    rtol = 1e-13 if dtype is torch.float64 else 2e-5
+    torch.testing.assert_close(got.double(), expected, rtol=rtol, atol=rtol)
+
+
+def test_channels_last_and_scaled_bytes():
+    """Each of them leads to other loops."""
+    parameters, _ = drawn(1, dtype=torch.float32)
+    there, _ = moved(parameters, torch.zeros(1), (-1.0, 1.0), False)
+    last = tuple(t.movedim(2, -1).contiguous().movedim(-1, 2) for t in there)
+    bytes_ = torch.randint(-127, 128, (3, 3, 4, 5), dtype=torch.int8).float()
+    likelihood = DiscretizedLogisticMixture(255, "coupled", 1 / 127, (-1, 1))
+    expected = DiscretizedLogisticMixture(255, "coupled", data_range=(-1, 1)).log_prob(there, bytes_ / 127)
+    torch.testing.assert_close(likelihood.log_prob(last, bytes_), expected)
 
 
 @pytest.mark.parametrize("kind", [DiscretizedLogistic, DiscretizedLogisticMixture])

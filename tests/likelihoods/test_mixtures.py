@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import vaefast
 from vaefast import functional as VF
+from vaefast import reference
 from vaefast.likelihoods import DiscretizedLogistic, DiscretizedLogisticMixture
 
 F64, HALF = torch.float64, 0.5 / 255
@@ -348,3 +349,32 @@ def test_wrong_inputs_are_refused():
         DiscretizedLogisticMixture(channels="joint")
     with pytest.raises(TypeError, match="x must be"):
         COUPLED.log_prob(parameters, x.to(torch.complex64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "components, channels, pixels", [(1, 1, 1100), (10, 3, 520), (10, 3, 300), (30, 2, 300), (3, 3, 7)]
+)
+def test_many_rows(components, channels, pixels, dtype):
+    """As many as make blocks of the size that the caches hold; the last block of a row is shorter. One of three is masked."""
+    g = torch.Generator().manual_seed(pixels)
+    rows, pairs = 70, channels * (channels - 1) // 2
+    shapes = (), (channels,), (channels,), (pairs,)
+    logits, mean, width, *coef = (torch.randn(rows, components, *s, pixels, generator=g, dtype=dtype) for s in shapes[: 3 + (pairs > 0)])  # fmt: skip
+    given = [logits, 0.5 + 0.3 * mean, width - 2, *coef]
+    x = torch.randint(0, 256, (rows, channels, pixels), generator=g).to(dtype) / 255
+    mask = torch.rand(rows, 1, pixels, generator=g) > 0.3
+    likelihood = DiscretizedLogisticMixture(channels="coupled")
+    weights = torch.linspace(0.5, 2, rows, dtype=dtype)
+    leaves = [t.clone().requires_grad_() for t in given]
+    value = likelihood.log_prob(leaves, x, mask=mask)
+    grads = torch.autograd.grad((value * weights).sum(), leaves)
+    half = torch.tensor(0.5 / 255, dtype=torch.float64)
+    exact = [t.double().requires_grad_() for t in given]
+    expected = reference.row_sum(
+        reference.MIXTURE, (exact[0], x.double(), *exact[1:3], half, *exact[3:]), mask.squeeze(1)
+    )
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5 if dtype is torch.float32 else 1e-11, atol=0)
+    for got, e in zip(grads, torch.autograd.grad((expected * weights).sum(), exact), strict=True):
+        close = {"rtol": 1e-4, "atol": 2e-4} if dtype is torch.float32 else {"rtol": 1e-9, "atol": 1e-10}
+        torch.testing.assert_close(got.double(), e, **close)

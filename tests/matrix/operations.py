@@ -111,7 +111,7 @@ def _dreg(head: Tensor, bias: Tensor, x: Tensor, z: Tensor, mu: Tensor, logvar: 
 def _mixture(channels: str, logits: Tensor, mean: Tensor, width: Tensor, *rest: Tensor) -> Tensor:
     """By the kernel, which has no gradient by the data."""
     *coef, x = rest
-    likelihood = DiscretizedLogisticMixture(channels=channels)
+    likelihood = DiscretizedLogisticMixture(channels=channels, data_range=(-1, 1) if channels == "coupled" else (0, 1))
     return likelihood.log_prob((logits, mean, width + 1, *coef), x.detach()) + 0 * x.flatten(1).sum(1)
 
 
@@ -119,7 +119,8 @@ def _composite_mixture(logits: Tensor, mean: Tensor, width: Tensor, *rest: Tenso
     *coef, x = rest
     half = logits.new_tensor(0.5 / 255)
     if coef:
-        operands = logits, x.detach(), mean, width + 1, half, *coef
+        grid = torch.stack([2 * half, -torch.ones_like(half), torch.ones_like(half)])
+        operands = logits, x.detach(), mean, width + 1, grid, *coef
     else:  # an element is a pixel of one channel
         logits, flat = logits.flatten(2), [t.flatten(2).unsqueeze(2) for t in (mean, width + 1)]
         operands = logits, x.detach().flatten(1).unsqueeze(1), *flat, half

@@ -90,6 +90,27 @@ def test_elementary_functions_of_doubles(name, isa):
     assert worst <= bound, f"{worst:.3f} ULP"
 
 
+# Of counts: the function, its range in floats and in doubles, and the bound of both.
+FUNCTIONS_OF_COUNTS = {
+    "expm1_nonpositive": (np.expm1, (-1e4, 0), (-1e4, 0), 1.7),
+    "log_of_rate": (np.log, (1e-45, 3e38), (1e-320, 1e308), 1.1),
+    "log1p_of_any": (np.log1p, (0, 1e38), (0, 1e300), 1.7),
+}
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="numpy has no numbers longer than double here")
+@pytest.mark.parametrize("name", FUNCTIONS_OF_COUNTS)
+def test_functions_of_counts(name, isa):
+    function, of_floats, of_doubles, bound = FUNCTIONS_OF_COUNTS[name]
+    for prefix, x, wide in (("f", floats(*of_floats), np.float64), ("d", doubles(*of_doubles), np.longdouble)):
+        x = x[x > 0] if name == "log_of_rate" else x
+        worst = ulps(native.unary(isa, f"{prefix}_{name}", x), function(x.astype(wide)))
+        assert worst <= bound, f"{prefix}: {worst:.3f} ULP"
+    edges = np.array([0.0, -0.0, np.nan], np.float32)
+    expected = {"log_of_rate": [np.float32(-1e37)] * 2 + [np.nan]}.get(name, [0, 0, np.nan])
+    np.testing.assert_array_equal(native.unary(isa, f"f_{name}", edges), expected)
+
+
 def test_elementary_functions_at_the_edges(isa):
     inf, nan = np.inf, np.nan
     edges = np.array([-inf, -200, -0.0, 0.0, 89, inf, nan], np.float32)

@@ -45,7 +45,8 @@ def main() -> None:
     os.environ["LDFLAGS"] = f"-L{folder}"
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "9.0")
     os.environ["VAEFAST_CUDA"] = "1"
-    setup.CXX_FLAGS[0], setup.NVCC_FLAGS[0] = "-O0", "-Xptxas=-O0"  # only linked, in a third of the time
+    for flags, quick in ((setup.CXX_FLAGS, "-O0"), (setup.NVCC_FLAGS, "-Xptxas=-O0")):  # it is linked, and never run
+        flags[flags.index("-O3")] = quick
     os.chdir(ROOT)
     sys.argv = ["setup.py", "build_ext", "--build-temp", str(folder / "objects"), "--build-lib", str(folder)]
     setup.setup(packages=[], **setup.extension())

@@ -37,7 +37,7 @@ class OnGrid(Likelihood):
         return (mean - self.data_range[0]) / self.width, log_scale - math.log(self.width)
 
     def _grid_mean(self, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """E[x|z], computed as the sum over the bins' edges of the mass above each edge, divided by levels - 1."""
+        """E[x|z]: on [0, 1] it is the sum over the bins' edges of the mass above each edge, divided by levels - 1."""
         wide = torch.promote_types(mean.dtype, torch.float32)
         center, log_scale = self._in_unit(mean.to(wide), log_scale.to(wide))
         precision = torch.exp(-log_scale.clamp(min=-80))
@@ -60,7 +60,8 @@ class DiscretizedLogistic(OnGrid, FusedLikelihood):
     Args:
         levels: number of points of the grid, which divide data_range evenly and hold its ends.
         target_scale: see `Likelihood`; 1 / 255 for uint8 images.
-        data_range: the least and the largest x, such as (-1, 1). The mean and the scale are in the same unit.
+        data_range: the least and the largest x, such as (-1, 1). The mean and the scale are in the same unit. Data of
+            another range than (0, 1) and their parameters are moved there, which takes a pass over each.
 
     Example:
         >>> one = torch.zeros(1, 1)
@@ -74,8 +75,9 @@ class DiscretizedLogistic(OnGrid, FusedLikelihood):
         mean, log_scale = self.split(recon_x)
         mean, x = _checks.prediction(self.name, "mean", mean, x, counts=True)
         if self.data_range != (0.0, 1.0):
-            mean, log_scale = self._in_unit(mean, log_scale)
-            x = (x - self.data_range[0] / self.target_scale) / self.width
+            wide = torch.promote_types(mean.dtype, torch.float32)
+            mean, log_scale = self._in_unit(mean.to(wide), log_scale.to(wide))
+            x = (x.to(wide) - self.data_range[0] / self.target_scale) / self.width
         half = _checks.parameter(self.name, "half_width", 0.5 / (self.levels - 1), "mean", mean)
         return mean, x, log_scale, half
 

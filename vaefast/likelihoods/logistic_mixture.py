@@ -22,15 +22,16 @@ class DiscretizedLogisticMixture(OnGrid, CompositeLikelihood):
 
     With coupled channels x has shape (B, C, ...), and all channels of a pixel are of one component. The decoder returns
     (logits, mean, log_scale, coef) of shapes (B, M, ...), twice (B, M, C, ...) and (B, M, C (C - 1) / 2, ...). The mean of
-    channel c is mean[c] + sum over b < c of tanh(coef[c, b]) (x[b] - 1/2), with coefficients in the order (1, 0), (2, 0),
-    (2, 1), ... For C = 1 there is no coef. With reduction="elementwise" log_prob then has shape (B, 1, ...), and a mask
-    must have it, too. With data_range=(-1, 1) this is the likelihood of PixelCNN++ and its descendants.
+    channel c is mean[c] + sum over b < c of tanh(coef[c, b]) (x[b] - middle), with coefficients in the order (1, 0),
+    (2, 0), (2, 1), ... The middle is that of data_range. For C = 1 there is no coef. With reduction="elementwise" log_prob
+    then has shape (B, 1, ...), and a mask must have it, too. With data_range=(-1, 1) this is the likelihood of PixelCNN++
+    and its descendants.
 
     Args:
         levels: number of points of the grid, which divide data_range evenly and hold its ends.
         channels: "independent" or "coupled".
         target_scale: see `Likelihood`; 1 / 255 for uint8 images.
-        data_range: the least and the largest x. Means and scales are in the same unit, and the 1/2 above is its middle.
+        data_range: the least and the largest x, such as (-1, 1). Means and scales are in the same unit.
 
     Example:
         >>> parameters = tuple(torch.randn(3, 2, 5, 4, 4) * s for s in (1.0, 0.5, 1.0))

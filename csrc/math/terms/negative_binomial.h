@@ -13,8 +13,8 @@ constexpr int kShift = sizeof(T) == 4 ? 80 : 540;
 template <class T>
 constexpr T kForward = sizeof(T) == 4 ? T(0x1p80) : T(0x1p540);
 
-// What the negative binomial's formula needs of its mean m and inverse dispersion r. The probability of a count of 0 is
-// -r log(1 + m / r), which is -m log1p(m / r) / (m / r) where m is less than r.
+// What the negative binomial's formula needs of its mean m and inverse dispersion r. The log-probability of a count of
+// 0 is -r log(1 + m / r), which is -m log1p(m / r) / (m / r) where m is less than r.
 template <class T>
 struct MeanAndDispersion {
   bool mean_is_less;
@@ -64,11 +64,12 @@ struct MeanAndDispersion {
     p.r_by_largest = large ? T(1) : r;
     p.one_by_largest = large ? T(1) / r : T(1);
 
+    // the logarithm of 1 + m / r, or where r is less, of r / (m + r); that is at most 1 / 2, so not near 1
     const math::Log1p<T> of(p.mean_is_less ? p.ratio : T(1), p.mean_is_less ? T(1) + p.ratio : scaled * p.share);
     const T log = of.log() + T(0) * scaled;  // NaN stays NaN
     p.log1p_odds = p.mean_is_less ? log : (tiny ? T(2 * kShift<T> * 0.69314718055994530942) : T(0)) - log;
     const T q = p.mean_is_less ? p.ratio * p.share : p.share;
-    p.at_0 = of.small ? p.smaller * (of.deficit - T(1)) : -r * p.log1p_odds;
+    p.at_0 = of.small ? p.smaller * (of.deficit - T(1)) : -math::bounded(r, math::kMost<T>) * p.log1p_odds;
     p.slope_at_0 = of.small ? p.ratio * (of.deficit - q) : q - p.log1p_odds;
     return p;
   }

@@ -16,7 +16,7 @@ struct ZeroInflated {
   VAEFAST_HD ZeroInflated(T x, T gate, T counted) {
     const bool zero = x == T(0), negative = gate < T(0);
     const T likelier = gate < counted ? counted : gate;
-    const bool none = likelier < T(-60);
+    const bool none = likelier < T(-40);
     const T least = none ? math::bounded_log(likelier) : T(0);
     const T scaled = math::exp_nonpositive(-math::abs(gate) - least), e = none ? T(0) : scaled;
     const T inverse = T(1) / (T(1) + e);
