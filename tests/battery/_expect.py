@@ -38,13 +38,15 @@ class Expected:
         free = of(self.free).any(1) | ((huge & (true > 0)).any(1) & (huge & (true < 0)).any(1))  # inf - inf
         return Expected(true.sum(1), bound, size, of(self.promised).all(1), huge.any(1), free)
 
-    def summed_to(self, shape: torch.Size, small: torch.Size, u: float) -> "Expected":
+    def summed_to(self, shape: Sequence[int], small: Sequence[int], u: float) -> "Expected":
         """The sums of elements of `shape` that share an operand of a smaller shape."""
         sizes = (1,) * (len(shape) - len(small)) + tuple(small)
         kept = [d for d, n in enumerate(sizes) if n == shape[d]]
         order = kept + [d for d in range(len(shape)) if d not in kept]
-        turned = (x.reshape(shape).transpose(order).ravel() for x in (self.true, self.bound, self.size, self.promised, self.huge, self.free))  # fmt: skip
-        return Expected(*turned).rows(int(np.prod(small)), u)
+        columns = self.true, self.bound, self.size, self.promised, self.huge, self.free
+        rows = Expected(*(x.reshape(shape).transpose(order).ravel() for x in columns)).rows(int(np.prod(small)), u)
+        one_by_one = u < 2.0**-24  # of float64, which has no wider type to be summed in
+        return replace(rows, bound=rows.bound + (self.size.size * u * rows.size if one_by_one else 0))
 
     def total(self, u: float) -> "Expected":
         """The sum over rows that are sums already, one after another."""

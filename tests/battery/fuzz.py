@@ -55,8 +55,11 @@ def faults(call: Call, truth: Sequence[Exact]) -> Iterator[str]:
         got = call.grads.get(name) if name in call.grads else call.outputs[name]
         kind, n = got.dtype, expected.true.size
         roundings = 1 if name in call.outputs or call.once else 3 if kind == torch.float32 else 2
-        if got.numel() != n:  # an operand that elements share
-            expected = expected.summed_to(call.inputs[0].tensor.shape, got.shape, u)
+        if got.numel() != n:  # an operand, or a beta, that elements share
+            shape = call.inputs[0].tensor.shape if name.startswith("operand") else (n,)
+            if got.dim() > 0:  # torch sums what it has expanded, each element rounded to its type
+                expected = expected.stored(kind, u, roundings, factor)
+            expected = expected.summed_to(shape, got.shape, u)
         values = got.double().contiguous().numpy().ravel().astype(wide)
         expected = expected.stored(kind, u, roundings, factor)
         wrong = expected.wrong(values)
