@@ -36,7 +36,7 @@ class Categorical(CompositeLikelihood):
     Args:
         class_dim: the dimension of the classes in the logits. 1 is the first dimension after the batch, -1 is the last.
         ignore_index: label of elements that add nothing, such as padding: their log-probability and its gradient are 0. If
-            None, all labels count, -100 is an error, and padding needs a mask, which takes longer.
+            None, all labels count, -100 is an error, and padding needs a mask.
         target_scale: see `Likelihood`.
 
     Example:
@@ -72,16 +72,25 @@ class Categorical(CompositeLikelihood):
         self, recon_x: Any, x: Tensor, *, mask: Tensor | None = None, batch_dims: int = 1, reduction: str = "none"
     ) -> Tensor:
         """Minus `log_prob`, which spares a loss the two changes of sign."""
-        if mask is None and not _traced() and self.target_scale == 1 and getattr(x, "dtype", None) in _LABELS:
+        if not _traced() and self.target_scale == 1 and getattr(x, "dtype", None) in _LABELS:
             (logits,) = self.split(recon_x)
             x = _checks.dense(self.name, "x", x)
             batch_dims, at = self.checked(logits, x, reduction, batch_dims)
+            kept = _checks.mask(self.name, mask, "x", x)
             if x.device.type == "cpu" and logits.numel() > 0:  # a GPU would abort at a value that is not a label
+                if kept is not None:
+                    logits, x = self._masked(logits, x, kept.expand(x.shape), at)
                 if reduction in ("none", "elementwise"):
                     return reduced(self._cross_entropy(logits, x, at).view(x.shape), reduction, batch_dims)
                 total = self._cross_entropy(logits, x, at, "sum")
                 return total if reduction == "sum" else total / math.prod(x.shape[:batch_dims])
         return -super().log_prob(recon_x, x, mask=mask, batch_dims=batch_dims, reduction=reduction)
+
+    def _masked(self, logits: Tensor, x: Tensor, kept: Tensor, at: int) -> tuple[Tensor, Tensor]:
+        """Logits and labels whose masked elements are ignored, whatever they hold."""
+        if not logits.detach().sum().isfinite():  # torch's gradient by an ignored NaN or infinity is NaN
+            logits = torch.where(kept.unsqueeze(at), logits, 0.0)
+        return logits, torch.where(kept, x.long(), _NO_LABEL if self.ignore_index is None else self.ignore_index)
 
     def _cross_entropy(self, logits: Tensor, x: Tensor, at: int, reduction: str = "none") -> Tensor:
         """Minus the log-probability of the elements, by torch's function, which also finds values that are not labels."""
@@ -100,7 +109,7 @@ class Categorical(CompositeLikelihood):
                 return cross_entropy(logits, labels.long(), ignored)
             return F.cross_entropy(logits, labels.long(), ignore_index=ignored, reduction=reduction)
         except IndexError:
-            self._check_labels(x, classes)
+            self._check_labels(x.masked_fill(x == _NO_LABEL, 0), classes)
             raise
 
     def _known(self, x: Tensor, classes: int) -> Tensor:
