@@ -20,7 +20,8 @@ def log_normal(mean: Array, x: Array, log_scale: Array) -> tuple[Array, ...]:
     safe = np.where(outside, 1, x)
     squared, slope = deviation(np.clip(np.log(safe) - mean, -1e37, 1e37), 2 * log_scale)
     value = -(np.log(safe) + log_scale + (np.log(LONG(2)) + LOG_PI).astype(x.dtype) / 2 + squared / 2)
-    results = (value, slope, -np.clip(1 + slope, -1e37, 1e37) / safe, squared - 1)
+    most = 1e37 if x.dtype == np.float64 else LONG(1e307)  # as the kernels have it, in float and in double
+    results = (value, slope, -np.clip(1 + slope, -most, most) / safe, squared - 1)
     return tuple(np.where(outside, fill, t) for fill, t in zip((-np.inf, 0, 0, 0), results, strict=True))
 
 
