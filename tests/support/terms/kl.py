@@ -101,8 +101,6 @@ def _scale_bounds(operands: Sequence[Array], value: Array, d: Sequence[Array]) -
 def _scale_pair_bounds(operands: Sequence[Array], value: Array, d: Sequence[Array]) -> tuple[list[Array], Array]:
     slope, last = 4 * np.abs(d[0]), 4 * (np.abs(d[3]) + 2 * np.abs(d[1] * operands[1] / operands[3]))
     proper = (operands[1] > 1e-18) & (operands[1] < 1e18) & (operands[3] > 1e-18) & (operands[3] < 1e18)
-    difference = np.abs(operands[0] - operands[2])  # times a precision it may be subnormal, and lose digits
-    proper = proper & ((difference == 0) | (difference * np.minimum(1 / operands[3], 1) > 1e-36))
     return [9 * ulps(value), slope, 4 * ulps(d[1]), slope, last], proper
 
 
